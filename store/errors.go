@@ -1,0 +1,111 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// Errors of the store. Their text is safe to show to whoever asked.
+var (
+	// ErrNotFound: there is no such subscriber (or it is being deleted).
+	ErrNotFound = errors.New("no such subscriber")
+	// ErrExists: the id is taken.
+	ErrExists = errors.New("a subscriber with this id exists")
+	// ErrDeleting: the id belongs to a tombstone whose workflow has not closed
+	// yet; it becomes free shortly.
+	ErrDeleting = errors.New("a subscriber with this id is still being deleted")
+	// ErrVersionMismatch: the configuration is not at the version the caller
+	// named.
+	ErrVersionMismatch = errors.New("the configuration has changed since the version named")
+	// ErrFeedNotFound: there is no such feed.
+	ErrFeedNotFound = errors.New("no such feed")
+	// ErrNoSealer: the call needs the master key and this process has none.
+	ErrNoSealer = errors.New("no master key is loaded")
+	// ErrWrongKey: the master key is not the one this database was sealed with.
+	ErrWrongKey = errors.New("the master key is not the one this database's secrets were sealed with")
+)
+
+// StartAboveHeadError refuses a start beyond the end of the feed.
+type StartAboveHeadError struct {
+	// Start is the sequence asked for, Head the feed's last one.
+	Start, Head int64
+}
+
+// Error implements error.
+func (e *StartAboveHeadError) Error() string {
+	return fmt.Sprintf("start is above the head of the feed: %d > %d", e.Start, e.Head)
+}
+
+// ImmutableError refuses the change of a member that is fixed at creation.
+type ImmutableError struct {
+	// Member is the member's name: "feed" or "start".
+	Member string
+}
+
+// Error implements error.
+func (e *ImmutableError) Error() string {
+	return fmt.Sprintf("%s cannot be changed after creation", e.Member)
+}
+
+// SQLSTATE codes that the store tells apart (PostgreSQL appendix A).
+const (
+	sqlstateUniqueViolation     = "23505"
+	sqlstateCheckViolation      = "23514"
+	sqlstateForeignKeyViolation = "23503"
+	sqlstateUndefinedTable      = "42P01"
+	sqlstateDuplicateTable      = "42P07"
+)
+
+// violates reports whether err is the violation of that named constraint.
+func violates(err error, sqlstate, constraint string) bool {
+	var pg *pgconn.PgError
+	return errors.As(err, &pg) && pg.Code == sqlstate && pg.ConstraintName == constraint
+}
+
+// hasCode reports whether err is PostgreSQL's error of that SQLSTATE.
+func hasCode(err error, sqlstate string) bool {
+	var pg *pgconn.PgError
+	return errors.As(err, &pg) && pg.Code == sqlstate
+}
+
+// unavailableCodes are the SQLSTATE codes that speak of the server's state, not
+// of the statement.
+var unavailableCodes = map[string]bool{
+	"25006": true, // read-only: a standby after a failover
+	"25P03": true, // idle-in-transaction timeout
+	"57014": true, // statement timeout
+	"57P01": true, // administrator shutdown
+	"57P02": true, // crash shutdown
+	"57P03": true, // starting up or shutting down
+	"57P05": true, // idle-session timeout
+}
+
+// Unavailable reports whether err says that PostgreSQL cannot be used now:
+// refused or lost connections, no free connection in time, a server that
+// starts, stops or is out of resources. The same call may work later. A
+// cancelled context is not unavailability: the caller went away.
+func Unavailable(err error) bool {
+	var (
+		pg      *pgconn.PgError
+		connect *pgconn.ConnectError
+		network net.Error
+	)
+	switch {
+	case err == nil || errors.Is(err, context.Canceled):
+		return false
+	case errors.As(err, &connect):
+		return true
+	case errors.As(err, &pg):
+		class := pg.Code[:min(2, len(pg.Code))]
+		return class == "08" || class == "53" || class == "58" || unavailableCodes[pg.Code]
+	case errors.As(err, &network):
+		return true // context.DeadlineExceeded is one of these
+	}
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
+		errors.Is(err, net.ErrClosed) || pgconn.SafeToRetry(err)
+}

@@ -1,0 +1,117 @@
+// Package store keeps everything but the log in PostgreSQL: subscribers with
+// their sealed secrets, the narrow rows that order controls against leases and
+// hold cursors, controls, attempts and settings.
+//
+// It owns the schema (migrations/) and turns database errors into domain errors
+// at its edge. Absolute time is PostgreSQL's clock alone: callers hand over
+// durations and get durations back. It refuses to read or write secrets with a
+// master key other than the one the database was first used with.
+//
+// The narrow row's columns are private to Postroad and change between releases.
+package store
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+)
+
+// Channels of PostgreSQL's NOTIFY; every payload is a subscriber's id.
+const (
+	// ChannelControls: a control was accepted.
+	ChannelControls = "postroad_controls"
+	// ChannelParked: a run parked, or the filter of a subscriber changed.
+	ChannelParked = "postroad_parked"
+)
+
+// Store is the way to the tables of this package. It is safe for concurrent
+// use.
+type Store struct {
+	pool   *pgxpool.Pool
+	sealer *Sealer
+	logger *slog.Logger
+}
+
+// Option changes a Store that New makes.
+type Option func(*Store)
+
+// WithLogger sends what the store has to say to logger; slog.Default() without.
+func WithLogger(logger *slog.Logger) Option {
+	return func(s *Store) { s.logger = logger }
+}
+
+// New returns a Store over pool. The sealer seals and opens secrets; without
+// one (nil) every call that needs a secret fails.
+func New(pool *pgxpool.Pool, sealer *Sealer, opts ...Option) *Store {
+	s := &Store{pool: pool, sealer: sealer, logger: slog.Default()}
+	for _, opt := range opts {
+		opt(s)
+	}
+	return s
+}
+
+// Defaults of a pool; the URL's own pool_max_conns wins.
+const (
+	poolConnsMax        = 16
+	poolConnectTimeout  = 5 * time.Second
+	poolConnLifetime    = time.Hour
+	poolConnIdleTimeMax = 5 * time.Minute
+)
+
+// sessionSettings make every session behave alike, whatever the role's or the
+// database's own defaults are. A transaction whose client died lets go of its
+// locks after a minute.
+const sessionSettings = `SET default_transaction_isolation = 'read committed';
+	SET synchronous_commit = on;
+	SET statement_timeout = '60s';
+	SET idle_in_transaction_session_timeout = '60s';
+	SET timezone = 'UTC'`
+
+// PoolConfig reads a PostgreSQL URL and returns the configuration of a pool for
+// Postroad. Settings are made by statements after connecting, not by startup
+// parameters, because connection poolers refuse parameters they do not know.
+func PoolConfig(url string) (*pgxpool.Config, error) {
+	cfg, err := pgxpool.ParseConfig(url)
+	if err != nil {
+		return nil, fmt.Errorf("read database URL: %w", err)
+	}
+	if !strings.Contains(url, "pool_max_conns") {
+		cfg.MaxConns = poolConnsMax
+	}
+	if !strings.Contains(url, "connect_timeout") {
+		cfg.ConnConfig.ConnectTimeout = poolConnectTimeout
+	}
+	cfg.MaxConnLifetime = poolConnLifetime
+	cfg.MaxConnLifetimeJitter = poolConnLifetime / 10
+	cfg.MaxConnIdleTime = poolConnIdleTimeMax
+	if cfg.ConnConfig.RuntimeParams["application_name"] == "" {
+		cfg.ConnConfig.RuntimeParams["application_name"] = "postroad"
+	}
+	cfg.AfterConnect = func(ctx context.Context, conn *pgx.Conn) error {
+		// The simple protocol: several statements in one round trip.
+		if _, err := conn.PgConn().Exec(ctx, sessionSettings).ReadAll(); err != nil {
+			return fmt.Errorf("prepare session: %w", err)
+		}
+		return nil
+	}
+	return cfg, nil
+}
+
+// inTx runs fn in one read-committed transaction and commits it unless fn
+// returns an error.
+func (s *Store) inTx(ctx context.Context, fn func(pgx.Tx) error) error {
+	return pgx.BeginTxFunc(ctx, s.pool, pgx.TxOptions{IsoLevel: pgx.ReadCommitted}, fn)
+}
+
+// notify tells listeners of channel about a subscriber once tx has committed.
+func notify(ctx context.Context, tx pgx.Tx, channel, id string) error {
+	if _, err := tx.Exec(ctx, `SELECT pg_notify($1, $2)`, channel, id); err != nil {
+		return fmt.Errorf("notify %s: %w", channel, err)
+	}
+	return nil
+}
