@@ -47,7 +47,7 @@ func LoadKey(file string) (key [KeyBytes]byte, err error) {
 // owner only, whole or not at all. It never replaces a file: the error then
 // matches fs.ErrExist.
 func GenerateKeyFile(path string) (key [KeyBytes]byte, err error) {
-	rand.Read(key[:]) // never fails: crypto/rand ends the process instead
+	rand.Read(key[:])                                     // never fails: crypto/rand ends the process instead
 	f, err := os.CreateTemp(filepath.Dir(path), ".key-*") // made with mode 0600
 	if err != nil {
 		return key, fmt.Errorf("write key file: %w", err)

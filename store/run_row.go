@@ -1,6 +1,9 @@
 package store
 
 import (
+	"context"
+	"errors"
+	"fmt"
 	"time"
 
 	"github.com/google/uuid"
@@ -65,16 +68,16 @@ type Run struct {
 	Now time.Time
 }
 
-// runColumns are the columns that scanRun reads, in its order, of runs
-// under the alias r.
-const runColumns = `r.id, r.feed_id, r.paused, r.paused_until, r.pause_reason, r.halted_reason, r.disabled, r.deleted,
-	r.desired_version, r.applied_version, r.lease, r.parked, r.generation, r.cursor, r.settled, r.previous_sequence,
-	r.not_before, r.wait_reason, r.wait_class, r.failing_since, r.failures, r.asked, r.event_attempt,
-	r.range_first, r.range_last, r.range_attempt, r.probe, r.batch_limit,
-	r.in_flight, r.last_error, r.last_delivered_at, r.checked_at, clock_timestamp()`
+// runColumns are the columns that scanRun reads, in its order. A query that
+// joins more tables selects them from a subquery over runs.
+const runColumns = `id, feed_id, paused, paused_until, pause_reason, halted_reason, disabled, deleted,
+	desired_version, applied_version, lease, parked, generation, cursor, settled, previous_sequence,
+	not_before, wait_reason, wait_class, failing_since, failures, asked, event_attempt,
+	range_first, range_last, range_attempt, probe, batch_limit,
+	in_flight, last_error, last_delivered_at, checked_at, clock_timestamp() AS now`
 
-// fields are where runColumns go, in their order.
-func (r *Run) fields() []any {
+// scanTargets are where runColumns go, in their order.
+func (r *Run) scanTargets() []any {
 	return []any{
 		&r.ID, &r.FeedID, &r.Paused, &r.PausedUntil, &r.PauseReason, &r.HaltedReason, &r.Disabled, &r.Deleted,
 		&r.DesiredVersion, &r.AppliedVersion, &r.Lease, &r.Parked, &r.Generation, &r.Cursor, &r.Settled, &r.PreviousSequence,
@@ -87,8 +90,31 @@ func (r *Run) fields() []any {
 // scanRun reads a row of runColumns, and more columns into the given places.
 func scanRun(row pgx.Row, more ...any) (Run, error) {
 	var r Run
-	err := row.Scan(append(r.fields(), more...)...)
+	err := row.Scan(append(r.scanTargets(), more...)...)
 	return r, err
+}
+
+// Run reads the narrow row of a subscriber, of a tombstone too.
+func (s *Store) Run(ctx context.Context, id string) (Run, error) {
+	run, err := scanRun(s.pool.QueryRow(ctx, `SELECT `+runColumns+` FROM runs WHERE id = $1`, id))
+	if errors.Is(err, pgx.ErrNoRows) {
+		return Run{}, ErrNotFound
+	}
+	if err != nil {
+		return Run{}, fmt.Errorf("read run of %s: %w", id, err)
+	}
+	return run, nil
+}
+
+// Runnable reports whether the subscriber may send: nobody holds it back and no
+// wait is in force.
+func (r *Run) Runnable() bool {
+	return !r.Deleted && !r.Disabled && r.HaltedReason == nil && !r.PausedNow() && r.Remaining() == 0
+}
+
+// PausedNow reports whether a pause is in force: one whose end has come is not.
+func (r *Run) PausedNow() bool {
+	return r.Paused && (r.PausedUntil == nil || r.PausedUntil.After(r.Now))
 }
 
 // Remaining is how long the wait in force lasts, 0 when none is.

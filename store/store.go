@@ -21,14 +21,6 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// Channels of PostgreSQL's NOTIFY; every payload is a subscriber's id.
-const (
-	// ChannelControls: a control was accepted.
-	ChannelControls = "postroad_controls"
-	// ChannelParked: a run parked, or the filter of a subscriber changed.
-	ChannelParked = "postroad_parked"
-)
-
 // Store is the way to the tables of this package. It is safe for concurrent
 // use.
 type Store struct {
