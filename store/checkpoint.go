@@ -1,0 +1,183 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+)
+
+// Checkpoint is the whole position of one run, to be written over the row as
+// long as Lease holds it. It is absolute: writing it twice, or a newer one
+// instead, does no harm.
+type Checkpoint struct {
+	ID    string
+	Lease uuid.UUID
+
+	Cursor           int64
+	Settled          []int64
+	PreviousSequence int64
+
+	// Wait is how long nothing may be sent, from now; 0: no wait is in force.
+	// PostgreSQL's clock makes the deadline of it.
+	Wait       time.Duration
+	WaitReason string
+	WaitClass  string
+	// Failing keeps or starts the time since which the endpoint fails.
+	Failing      bool
+	Failures     int
+	Asked        int
+	EventAttempt int
+	RangeFirst   int64
+	RangeLast    int64
+	RangeAttempt int
+	Probe        bool
+	BatchLimit   int
+
+	InFlight  int
+	LastError string
+	// Delivered stamps last_delivered_at.
+	Delivered bool
+
+	// Disable and Halt put the subscriber on hold; they never end a hold.
+	Disable bool
+	Halt    string
+	// Applied puts the controls up to that version in force.
+	Applied int64
+	// Release gives the lease back; Park parks the row under a new generation.
+	Release bool
+	Park    bool
+}
+
+// CheckpointResult is what a checkpoint found.
+type CheckpointResult struct {
+	// Held reports that the lease held the row when the checkpoint was written;
+	// false: another run took it, and nothing was written.
+	Held bool
+	// Desired is the version of the last control accepted.
+	Desired int64
+	// Generation is the parking's number, where Park was asked.
+	Generation int64
+}
+
+// writeCheckpoints locks its rows in the order of their ids, so that groups of
+// several processes cannot deadlock on each other.
+const writeCheckpoints = `
+WITH input AS (
+    SELECT * FROM unnest($1::text[], $2::uuid[], $3::bigint[], $4::text[], $5::bigint[], $6::bigint[], $7::text[], $8::text[],
+        $9::bool[], $10::int[], $11::int[], $12::int[], $13::bigint[], $14::bigint[], $15::int[], $16::bool[], $17::int[],
+        $18::int[], $19::text[], $20::bool[], $21::bool[], $22::text[], $23::bigint[], $24::bool[], $25::bool[])
+      AS c (id, lease, cursor, settled, previous_sequence, wait_us, wait_reason, wait_class,
+        failing, failures, asked, event_attempt, range_first, range_last, range_attempt, probe, batch_limit,
+        in_flight, last_error, delivered, disable, halt, applied, release, park)
+), locked AS MATERIALIZED (
+    SELECT r.id FROM runs r JOIN input c ON r.id = c.id AND r.lease = c.lease ORDER BY r.id FOR UPDATE OF r
+), written AS (
+    UPDATE runs r SET
+        cursor = c.cursor, settled = c.settled::bigint[], previous_sequence = c.previous_sequence,
+        not_before = CASE WHEN c.wait_us > 0 THEN clock_timestamp() + c.wait_us * interval '1 microsecond' END,
+        wait_reason = nullif(c.wait_reason, ''), wait_class = nullif(c.wait_class, ''),
+        failing_since = CASE WHEN c.failing THEN coalesce(r.failing_since, clock_timestamp()) END,
+        failures = c.failures, asked = c.asked, event_attempt = c.event_attempt,
+        range_first = c.range_first, range_last = c.range_last, range_attempt = c.range_attempt,
+        probe = c.probe, batch_limit = c.batch_limit, in_flight = c.in_flight, last_error = nullif(c.last_error, ''),
+        last_delivered_at = CASE WHEN c.delivered THEN clock_timestamp() ELSE r.last_delivered_at END,
+        disabled = r.disabled OR c.disable, halted_reason = coalesce(nullif(c.halt, ''), r.halted_reason),
+        applied_version = CASE WHEN c.park OR c.release THEN r.desired_version
+                               ELSE greatest(r.applied_version, least(c.applied, r.desired_version)) END,
+        lease = CASE WHEN c.release THEN NULL ELSE r.lease END,
+        parked = c.park,
+        generation = CASE WHEN c.park THEN nextval('park_generations') ELSE r.generation END,
+        checked_at = clock_timestamp()
+      FROM input c JOIN locked l ON l.id = c.id
+     WHERE r.id = c.id AND r.lease = c.lease
+    RETURNING r.id, r.desired_version, r.applied_version, r.generation, c.applied > 0 OR c.park OR c.release AS controls
+), applied AS (
+    UPDATE controls SET applied_at = clock_timestamp() FROM written w
+     WHERE w.controls AND controls.subscriber = w.id AND controls.applied_at IS NULL AND controls.version <= w.applied_version
+)
+SELECT id, desired_version, generation FROM written`
+
+// WriteCheckpoints writes the checkpoints of many runs in one statement and
+// one commit. The results stand in the order of the batch, which holds a
+// subscriber at most once. A parked row is announced to the wakers.
+func (s *Store) WriteCheckpoints(ctx context.Context, batch []*Checkpoint) ([]CheckpointResult, error) {
+	at := make(map[string]int, len(batch))
+	for i, c := range batch {
+		at[c.ID] = i
+	}
+	rows, err := s.pool.Query(ctx, writeCheckpoints, checkpointArrays(batch)...)
+	if err != nil {
+		return nil, fmt.Errorf("write checkpoints: %w", err)
+	}
+	results := make([]CheckpointResult, len(batch))
+	var id string
+	var desired, generation int64
+	_, err = pgx.ForEachRow(rows, []any{&id, &desired, &generation}, func() error {
+		r := CheckpointResult{Held: true, Desired: desired}
+		if batch[at[id]].Park {
+			r.Generation = generation
+		}
+		results[at[id]] = r
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("write checkpoints: %w", err)
+	}
+	return results, nil
+}
+
+// column gathers one member of every checkpoint: the statement takes a column
+// at a time.
+func column[T any](batch []*Checkpoint, member func(*Checkpoint) T) []T {
+	values := make([]T, len(batch))
+	for i, c := range batch {
+		values[i] = member(c)
+	}
+	return values
+}
+
+func checkpointArrays(batch []*Checkpoint) []any {
+	return []any{
+		column(batch, func(c *Checkpoint) string { return c.ID }),
+		column(batch, func(c *Checkpoint) uuid.UUID { return c.Lease }),
+		column(batch, func(c *Checkpoint) int64 { return c.Cursor }),
+		column(batch, func(c *Checkpoint) string { return arrayLiteral(c.Settled) }),
+		column(batch, func(c *Checkpoint) int64 { return c.PreviousSequence }),
+		column(batch, func(c *Checkpoint) int64 { return c.Wait.Microseconds() }),
+		column(batch, func(c *Checkpoint) string { return c.WaitReason }),
+		column(batch, func(c *Checkpoint) string { return c.WaitClass }),
+		column(batch, func(c *Checkpoint) bool { return c.Failing }),
+		column(batch, func(c *Checkpoint) int { return c.Failures }),
+		column(batch, func(c *Checkpoint) int { return c.Asked }),
+		column(batch, func(c *Checkpoint) int { return c.EventAttempt }),
+		column(batch, func(c *Checkpoint) int64 { return c.RangeFirst }),
+		column(batch, func(c *Checkpoint) int64 { return c.RangeLast }),
+		column(batch, func(c *Checkpoint) int { return c.RangeAttempt }),
+		column(batch, func(c *Checkpoint) bool { return c.Probe }),
+		column(batch, func(c *Checkpoint) int { return c.BatchLimit }),
+		column(batch, func(c *Checkpoint) int { return c.InFlight }),
+		column(batch, func(c *Checkpoint) string { return c.LastError }),
+		column(batch, func(c *Checkpoint) bool { return c.Delivered }),
+		column(batch, func(c *Checkpoint) bool { return c.Disable }),
+		column(batch, func(c *Checkpoint) string { return c.Halt }),
+		column(batch, func(c *Checkpoint) int64 { return c.Applied }),
+		column(batch, func(c *Checkpoint) bool { return c.Release }),
+		column(batch, func(c *Checkpoint) bool { return c.Park }),
+	}
+}
+
+// arrayLiteral writes numbers as PostgreSQL's array literal: rows of arrays of
+// different lengths have no other form.
+func arrayLiteral(numbers []int64) string {
+	b := []byte{'{'}
+	for i, n := range numbers {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = fmt.Append(b, n)
+	}
+	return string(append(b, '}'))
+}

@@ -1,0 +1,241 @@
+package store
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"postroad/contract"
+)
+
+// Channels of PostgreSQL's NOTIFY; every payload is a subscriber's id.
+const (
+	// ControlsChannel: a control was accepted.
+	ControlsChannel = "postroad_controls"
+	// ParkedChannel: a run parked, or the filter of a subscriber changed.
+	ParkedChannel = "postroad_parked"
+)
+
+// PauseReasonCharactersMax bounds the reason kept with a pause.
+const PauseReasonCharactersMax = 1000
+
+// ErrUntilPast refuses a pause that would already be over.
+var ErrUntilPast = errors.New("the pause would end in the past")
+
+// ControlRequest asks for one change of a subscriber's holds.
+type ControlRequest struct {
+	Subscriber string
+	// Kind is contract.ControlPause or contract.ControlResume.
+	Kind string
+	// Reason is shown in the status while the pause lasts.
+	Reason string
+	// Until ends a pause by itself; nil: it lasts until resumed.
+	Until *time.Time
+	// Source says who asked: api or signal.
+	Source string
+	// RequestID makes a repeat of the same request harmless: the same id gives
+	// the same control again. Empty: every call is a request of its own.
+	RequestID string
+}
+
+// ControlResult says which control a request became.
+type ControlResult struct {
+	// Version numbers the subscriber's controls from 1.
+	Version int64
+	// InForce reports that no request can start any more under the state
+	// before the control. Where false, the holder of the lease will see to it.
+	InForce bool
+}
+
+// Control accepts a pause or a resume in one transaction. It is in force at
+// once where nobody holds the lease or the row is parked; else the holder puts
+// it in force, or whoever takes the lease next.
+//
+// Errors: ErrNotFound, ErrUntilPast.
+func (s *Store) Control(ctx context.Context, r ControlRequest) (ControlResult, error) {
+	var result ControlResult
+	err := s.inTx(ctx, func(tx pgx.Tx) error {
+		c := control{subscriber: r.Subscriber, kind: r.Kind, source: r.Source, requestID: r.RequestID}
+		if err := lockForControl(ctx, tx, r.Subscriber); err != nil {
+			return err
+		}
+		repeat, found, err := findControl(ctx, tx, c)
+		if err != nil || found {
+			result = repeat
+			return err
+		}
+		if err := changeHold(ctx, tx, r, &c); err != nil {
+			return err
+		}
+		result, err = insertControl(ctx, tx, c)
+		return err
+	})
+	if err != nil {
+		return ControlResult{}, fmt.Errorf("control subscriber %s: %w", r.Subscriber, err)
+	}
+	return result, nil
+}
+
+// InForce reports whether a subscriber's control of that version is in force.
+// A subscriber that is gone has nothing left to be forced: true.
+func (s *Store) InForce(ctx context.Context, subscriber string, version int64) (bool, error) {
+	var inForce bool
+	err := s.pool.QueryRow(ctx, `SELECT applied_version >= $2 FROM runs WHERE id = $1`, subscriber, version).Scan(&inForce)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return true, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("look at control %d of %s: %w", version, subscriber, err)
+	}
+	return inForce, nil
+}
+
+// PendingControls returns the subscribers whose last control is not in force
+// yet, with its version; a partial index keeps it cheap.
+func (s *Store) PendingControls(ctx context.Context) (map[string]int64, error) {
+	rows, err := s.pool.Query(ctx, `SELECT id, desired_version FROM runs WHERE desired_version > applied_version`)
+	if err != nil {
+		return nil, fmt.Errorf("list pending controls: %w", err)
+	}
+	pending := map[string]int64{}
+	var id string
+	var version int64
+	_, err = pgx.ForEachRow(rows, []any{&id, &version}, func() error {
+		pending[id] = version
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list pending controls: %w", err)
+	}
+	return pending, nil
+}
+
+// control is one row of controls before it has a version.
+type control struct {
+	subscriber, kind, source string
+	// requestID: empty draws a random one.
+	requestID string
+	// args is what the control asked for, for the record; nil: nothing.
+	args map[string]any
+}
+
+// storedRequestID is unique over all subscribers: a person's idempotency key
+// counts within one.
+func (c control) storedRequestID() string {
+	if c.requestID == "" {
+		return uuid.NewString()
+	}
+	return c.subscriber + "/" + c.requestID
+}
+
+// lockForControl locks the narrow row, which orders controls against leases.
+func lockForControl(ctx context.Context, tx pgx.Tx, subscriber string) error {
+	var deleted bool
+	err := tx.QueryRow(ctx, `SELECT deleted FROM runs WHERE id = $1 FOR UPDATE`, subscriber).Scan(&deleted)
+	if errors.Is(err, pgx.ErrNoRows) || err == nil && deleted {
+		return ErrNotFound
+	}
+	return err
+}
+
+// findControl returns the control that the same request became earlier.
+func findControl(ctx context.Context, tx pgx.Tx, c control) (ControlResult, bool, error) {
+	if c.requestID == "" {
+		return ControlResult{}, false, nil
+	}
+	var result ControlResult
+	err := tx.QueryRow(ctx, `
+		SELECT c.version, r.applied_version >= c.version
+		  FROM controls c JOIN runs r ON r.id = c.subscriber
+		 WHERE c.request_id = $1`, c.storedRequestID()).Scan(&result.Version, &result.InForce)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return ControlResult{}, false, nil
+	}
+	return result, err == nil, err
+}
+
+// changeHold changes the row that lockForControl locked.
+func changeHold(ctx context.Context, tx pgx.Tx, r ControlRequest, c *control) error {
+	switch r.Kind {
+	case contract.ControlPause:
+		reason := cutCharacters(r.Reason, PauseReasonCharactersMax)
+		c.args = map[string]any{"reason": reason, "until": r.Until}
+		tag, err := tx.Exec(ctx, `
+			UPDATE runs SET paused = true, pause_reason = nullif($2, ''), paused_until = $3
+			 WHERE id = $1 AND ($3::timestamptz IS NULL OR $3 > clock_timestamp())`, r.Subscriber, reason, r.Until)
+		if err == nil && tag.RowsAffected() == 0 {
+			return ErrUntilPast
+		}
+		return err
+	case contract.ControlResume:
+		return resume(ctx, tx, r.Subscriber)
+	}
+	return fmt.Errorf("unknown control %q", r.Kind)
+}
+
+// resume ends disabled, halted and paused together. What the consumer asked
+// for with Retry-After ends only where none of them held: then it is what the
+// person must have meant.
+func resume(ctx context.Context, tx pgx.Tx, subscriber string) error {
+	_, err := tx.Exec(ctx, `
+		UPDATE runs SET
+		    paused = false, paused_until = NULL, pause_reason = NULL, disabled = false, halted_reason = NULL,
+		    not_before    = CASE WHEN h.held THEN not_before END,
+		    wait_reason   = CASE WHEN h.held AND NOT h.stopped THEN wait_reason END,
+		    wait_class    = CASE WHEN h.held AND NOT h.stopped THEN wait_class END,
+		    failing_since = CASE WHEN NOT h.stopped THEN failing_since END,
+		    failures      = CASE WHEN NOT h.stopped THEN failures ELSE 0 END,
+		    event_attempt = CASE WHEN NOT h.stopped THEN event_attempt ELSE 0 END,
+		    probe         = probe OR h.stopped
+		  FROM (SELECT id, disabled OR halted_reason IS NOT NULL AS stopped,
+		               disabled OR halted_reason IS NOT NULL OR paused AND (paused_until IS NULL OR paused_until > clock_timestamp()) AS held
+		          FROM runs WHERE id = $1) h
+		 WHERE runs.id = h.id`, subscriber)
+	return err
+}
+
+// insertControl records a control of a row that lockForControl locked, raises
+// its version and tells the workers. The caller changed the hold, or the
+// configuration, in the same transaction.
+func insertControl(ctx context.Context, tx pgx.Tx, c control) (ControlResult, error) {
+	args, err := json.Marshal(c.args)
+	if err != nil {
+		return ControlResult{}, fmt.Errorf("encode control: %w", err)
+	}
+	if c.args == nil {
+		args = []byte("{}")
+	}
+	var result ControlResult
+	err = tx.QueryRow(ctx, `
+		UPDATE runs SET desired_version = desired_version + 1,
+		       applied_version = CASE WHEN lease IS NULL OR parked THEN desired_version + 1 ELSE applied_version END
+		 WHERE id = $1
+		RETURNING desired_version, applied_version = desired_version`, c.subscriber).Scan(&result.Version, &result.InForce)
+	if err != nil {
+		return ControlResult{}, fmt.Errorf("raise version: %w", err)
+	}
+	_, err = tx.Exec(ctx, `
+		INSERT INTO controls (subscriber, version, request_id, kind, args, source, applied_at)
+		VALUES ($1, $2, $3, $4, $5, $6, CASE WHEN $7 THEN clock_timestamp() END)`,
+		c.subscriber, result.Version, c.storedRequestID(), c.kind, args, c.source, result.InForce)
+	if err != nil {
+		return ControlResult{}, fmt.Errorf("insert control: %w", err)
+	}
+	return result, notify(ctx, tx, ControlsChannel, c.subscriber)
+}
+
+func cutCharacters(s string, most int) string {
+	n := 0
+	for i := range s {
+		if n == most {
+			return s[:i]
+		}
+		n++
+	}
+	return s
+}

@@ -1,0 +1,153 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"postroad/event"
+)
+
+// AnnounceParked tells the wakers that a row was parked. It is a statement of
+// its own: notifying inside the checkpoint would put PostgreSQL's one
+// notification lock around every group of checkpoints. An announcement that is
+// lost is made good by the wakers' reload.
+func (s *Store) AnnounceParked(ctx context.Context, subscriber string) error {
+	if _, err := s.pool.Exec(ctx, `SELECT pg_notify($1, $2)`, ParkedChannel, subscriber); err != nil {
+		return fmt.Errorf("announce parked %s: %w", subscriber, err)
+	}
+	return nil
+}
+
+// Unpark ends a parking that lease made, if nothing came between: the same
+// lease and generation, the row runnable, and no control since version desired.
+// False: the parking stands, or somebody else ended it.
+func (s *Store) Unpark(ctx context.Context, subscriber string, lease uuid.UUID, generation, desired int64) (bool, error) {
+	tag, err := s.pool.Exec(ctx, `
+		UPDATE runs SET parked = false, checked_at = clock_timestamp()
+		 WHERE id = $1 AND lease = $2 AND generation = $3 AND parked AND desired_version = $4 AND `+runnable,
+		subscriber, lease, generation, desired)
+	if err != nil {
+		return false, fmt.Errorf("unpark %s: %w", subscriber, err)
+	}
+	return tag.RowsAffected() == 1, nil
+}
+
+// ParkedRow is what a waker needs to know of a parked subscriber.
+type ParkedRow struct {
+	ID     string
+	FeedID int64
+	Filter event.Filter
+	// Cursor is the position up to which nothing is left to match.
+	Cursor int64
+	// Generation is the parking's number, which a wake must carry.
+	Generation int64
+	// Version is the last control accepted: a filter is known under it.
+	Version int64
+}
+
+const parkedRows = `
+	SELECT r.id, r.feed_id, coalesce(s.config -> 'filter', '{}'), r.cursor, r.generation, r.desired_version
+	  FROM runs r JOIN subscribers s ON s.id = r.id
+	 WHERE r.parked AND NOT r.deleted`
+
+// ParkedRows returns parked rows with an id above afterID, in order of id, at
+// most limit of them.
+func (s *Store) ParkedRows(ctx context.Context, afterID string, limit int) ([]ParkedRow, error) {
+	rows, err := s.pool.Query(ctx, parkedRows+` AND r.id > $1 ORDER BY r.id LIMIT $2`, afterID, limit)
+	if err != nil {
+		return nil, fmt.Errorf("list parked rows: %w", err)
+	}
+	list, err := pgx.CollectRows(rows, scanParked)
+	if err != nil {
+		return nil, fmt.Errorf("list parked rows: %w", err)
+	}
+	return list, nil
+}
+
+// ParkedRow returns one row if it is parked; false: it is not.
+func (s *Store) ParkedRow(ctx context.Context, id string) (ParkedRow, bool, error) {
+	rows, err := s.pool.Query(ctx, parkedRows+` AND r.id = $1`, id)
+	if err != nil {
+		return ParkedRow{}, false, fmt.Errorf("read parked row %s: %w", id, err)
+	}
+	row, err := pgx.CollectExactlyOneRow(rows, scanParked)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return ParkedRow{}, false, nil
+	}
+	if err != nil {
+		return ParkedRow{}, false, fmt.Errorf("read parked row %s: %w", id, err)
+	}
+	return row, true, nil
+}
+
+func scanParked(row pgx.CollectableRow) (ParkedRow, error) {
+	var p ParkedRow
+	err := row.Scan(&p.ID, &p.FeedID, &p.Filter, &p.Cursor, &p.Generation, &p.Version)
+	return p, err
+}
+
+// CursorMove moves the cursor of a parked row past events that do not match.
+type CursorMove struct {
+	ID         string
+	Generation int64
+	// Version is the ParkedRow's: a filter that changed since voids the move.
+	Version int64
+	Cursor  int64
+}
+
+// MoveParkedCursors moves the cursors of rows that are still parked as the
+// caller knows them, and returns how many moved.
+func (s *Store) MoveParkedCursors(ctx context.Context, moves []CursorMove) (int64, error) {
+	ids, generations := make([]string, len(moves)), make([]int64, len(moves))
+	versions, cursors := make([]int64, len(moves)), make([]int64, len(moves))
+	for i, m := range moves {
+		ids[i], generations[i], versions[i], cursors[i] = m.ID, m.Generation, m.Version, m.Cursor
+	}
+	tag, err := s.pool.Exec(ctx, `
+		WITH c AS (
+		    SELECT * FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::bigint[]) AS c (id, generation, version, cursor)
+		), locked AS MATERIALIZED (
+		    SELECT r.id FROM runs r JOIN c ON c.id = r.id ORDER BY r.id FOR UPDATE OF r
+		)
+		UPDATE runs r SET cursor = c.cursor FROM c JOIN locked USING (id)
+		 WHERE r.id = c.id AND r.parked AND r.generation = c.generation AND r.desired_version = c.version AND r.cursor < c.cursor`,
+		ids, generations, versions, cursors)
+	if err != nil {
+		return 0, fmt.Errorf("move parked cursors: %w", err)
+	}
+	return tag.RowsAffected(), nil
+}
+
+// SweepRows returns subscribers that should be delivering and that nobody has
+// looked at for that long: runnable, not parked. At most limit of them, the
+// longest neglected first.
+func (s *Store) SweepRows(ctx context.Context, unchecked time.Duration, limit int) ([]string, error) {
+	return s.ids(ctx, "list neglected rows", `
+		SELECT id FROM runs
+		 WHERE `+runnable+` AND NOT parked AND checked_at < clock_timestamp() - $1::interval
+		   AND (not_before IS NULL OR not_before < clock_timestamp() - $1::interval)
+		   AND (paused_until IS NULL OR paused_until < clock_timestamp() - $1::interval)
+		 ORDER BY checked_at LIMIT $2`, unchecked, limit)
+}
+
+// Tombstones returns deleted subscribers whose rows still stand, at most limit.
+func (s *Store) Tombstones(ctx context.Context, limit int) ([]string, error) {
+	return s.ids(ctx, "list tombstones", `SELECT id FROM runs WHERE deleted ORDER BY id LIMIT $1`, limit)
+}
+
+func (s *Store) ids(ctx context.Context, verb, query string, args ...any) ([]string, error) {
+	rows, err := s.pool.Query(ctx, query, args...)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", verb, err)
+	}
+	list, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", verb, err)
+	}
+	return list, nil
+}

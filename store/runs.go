@@ -1,0 +1,116 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+)
+
+// runnable is the condition under which a subscriber may send: nobody holds it
+// back and no wait is in force. It is written over the columns of runs.
+const runnable = `NOT deleted AND NOT disabled AND halted_reason IS NULL
+	AND (NOT paused OR paused_until <= clock_timestamp())
+	AND (not_before IS NULL OR not_before <= clock_timestamp())`
+
+// Taken is what TakeLease found.
+type Taken struct {
+	// Run is the row: after the lease was taken, or as it is where it was not.
+	Run Run
+	// Held reports that the caller now holds the lease.
+	Held bool
+	// Stale reports that another lease stood on an unparked row: its holder may
+	// still start requests for one second.
+	Stale bool
+}
+
+// TakeLease makes lease the one holder of the subscriber if it is runnable:
+// whoever held it before is fenced. A pause that ended by itself is cleared,
+// and every accepted control is in force with it. Where the subscriber is not
+// runnable the row is returned as it is, not held.
+//
+// Errors: ErrNotFound.
+func (s *Store) TakeLease(ctx context.Context, subscriber string, lease uuid.UUID) (Taken, error) {
+	// A row that changes between the two statements is looked at again; each
+	// round needs somebody else's commit, so a few rounds are plenty.
+	const rounds = 5
+	var taken Taken
+	for range rounds {
+		var err error
+		taken, err = s.takeOnce(ctx, subscriber, lease)
+		if err == nil || !errors.Is(err, pgx.ErrNoRows) {
+			return taken, err
+		}
+		run, err := s.Run(ctx, subscriber)
+		if err != nil {
+			return Taken{}, err
+		}
+		if !run.Runnable() {
+			return Taken{Run: run, Stale: run.Lease != nil && !run.Parked}, nil
+		}
+	}
+	return Taken{}, fmt.Errorf("take lease of %s: the row kept changing", subscriber)
+}
+
+func (s *Store) takeOnce(ctx context.Context, subscriber string, lease uuid.UUID) (Taken, error) {
+	rows, err := s.pool.Query(ctx, `
+		WITH old AS (
+		    SELECT id, lease AS old_lease, parked AS old_parked FROM runs WHERE id = $1 FOR UPDATE
+		), taken AS (
+		    UPDATE runs r SET lease = $2, parked = false, applied_version = desired_version, checked_at = clock_timestamp(),
+		           paused = false, paused_until = NULL, pause_reason = NULL
+		      FROM old
+		     WHERE r.id = old.id AND `+runnable+`
+		    RETURNING r.*, old_lease IS NOT NULL AND NOT old_parked AS stale
+		), applied AS (
+		    UPDATE controls c SET applied_at = clock_timestamp() FROM taken t
+		     WHERE c.subscriber = t.id AND c.applied_at IS NULL AND c.version <= t.desired_version
+		)
+		SELECT `+runColumns+`, stale FROM taken`, subscriber, lease)
+	if err != nil {
+		return Taken{}, fmt.Errorf("take lease of %s: %w", subscriber, err)
+	}
+	return pgx.CollectExactlyOneRow(rows, func(row pgx.CollectableRow) (Taken, error) {
+		t := Taken{Held: true}
+		var err error
+		t.Run, err = scanRun(row, &t.Stale)
+		return t, err
+	})
+}
+
+// ForceUnheld fences whoever holds the lease of a subscriber that is not
+// runnable. The first call (settle false) takes the lease away; a second one
+// (settle true), made at least a second later, puts the accepted controls in
+// force: by then the old holder can start no request any more. A row that is
+// runnable again by then is left alone.
+func (s *Store) ForceUnheld(ctx context.Context, subscriber string, settle bool) error {
+	_, err := s.pool.Exec(ctx, `
+		WITH forced AS (
+		    UPDATE runs SET lease = NULL, parked = false, checked_at = clock_timestamp(),
+		           applied_version = CASE WHEN $2 THEN desired_version ELSE applied_version END
+		     WHERE id = $1 AND NOT (`+runnable+`) AND (NOT $2 OR lease IS NULL)
+		    RETURNING id, applied_version
+		)
+		UPDATE controls c SET applied_at = clock_timestamp() FROM forced f
+		 WHERE c.subscriber = f.id AND c.applied_at IS NULL AND c.version <= f.applied_version`, subscriber, settle)
+	if err != nil {
+		return fmt.Errorf("fence holder of %s: %w", subscriber, err)
+	}
+	return nil
+}
+
+// Confirm reads the version of the last accepted control if lease still holds
+// the subscriber; false: it does not.
+func (s *Store) Confirm(ctx context.Context, subscriber string, lease uuid.UUID) (desired int64, held bool, err error) {
+	err = s.pool.QueryRow(ctx, `SELECT desired_version FROM runs WHERE id = $1 AND lease = $2 AND NOT parked AND NOT deleted`,
+		subscriber, lease).Scan(&desired)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return 0, false, nil
+	}
+	if err != nil {
+		return 0, false, fmt.Errorf("confirm lease of %s: %w", subscriber, err)
+	}
+	return desired, true, nil
+}
