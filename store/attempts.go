@@ -1,0 +1,102 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// AttemptsMax is the most attempts that Attempts returns at once.
+const AttemptsMax = 1000
+
+// Attempt is what happened to one request.
+type Attempt struct {
+	// ID follows the order in which attempts were stored; InsertAttempts draws
+	// it.
+	ID         int64
+	Subscriber string
+	StartedAt  time.Time
+	// First and Last are the sequences of the request's range; EventCount says
+	// how many events it carried, 0 for a test request.
+	FirstSequence int64
+	LastSequence  int64
+	EventCount    int
+	// Attempt counts the requests for the range, from 1.
+	Attempt int
+	// Class is the name of the answer's class, e.g. success, asked, endpoint.
+	Class string
+	// Status is the HTTP status; nil: there was no status line.
+	Status       *int
+	Duration     time.Duration // stored in microseconds
+	RequestBytes int
+	// Error says what went wrong without a URL path or a secret; empty: nothing.
+	Error string
+	// Response is the beginning of the answer's body, at most 2 KiB.
+	Response string
+	// RetryAfter is the header as it came.
+	RetryAfter string
+}
+
+var attemptColumns = []string{
+	"subscriber", "started_at", "first_sequence", "last_sequence", "event_count", "attempt", "class", "status",
+	"duration_us", "request_bytes", "error", "response", "retry_after",
+}
+
+// InsertAttempts stores attempts in one COPY: all or none. Bytes that
+// PostgreSQL cannot store as text are replaced.
+func (s *Store) InsertAttempts(ctx context.Context, attempts []Attempt) error {
+	if len(attempts) == 0 {
+		return nil
+	}
+	rows := pgx.CopyFromSlice(len(attempts), func(i int) ([]any, error) {
+		a := &attempts[i]
+		return []any{
+			a.Subscriber, a.StartedAt, a.FirstSequence, a.LastSequence, a.EventCount, a.Attempt, a.Class, a.Status,
+			a.Duration.Microseconds(), a.RequestBytes, storable(a.Error), storable(a.Response), storable(a.RetryAfter),
+		}, nil
+	})
+	if _, err := s.pool.CopyFrom(ctx, pgx.Identifier{"attempts"}, attemptColumns, rows); err != nil {
+		return fmt.Errorf("insert %d attempts: %w", len(attempts), err)
+	}
+	return nil
+}
+
+// AttemptFilter selects attempts of a subscriber.
+type AttemptFilter struct {
+	// BeforeID returns older attempts only: those with a smaller id; 0: from the
+	// newest on.
+	BeforeID int64
+	// FailuresOnly leaves out the 2xx.
+	FailuresOnly bool
+}
+
+// Attempts reads a subscriber's attempts, newest first, at most limit and never
+// more than AttemptsMax of them. Those of a deleted subscriber with the same id
+// are among them until their day is dropped.
+func (s *Store) Attempts(ctx context.Context, subscriber string, filter AttemptFilter, limit int) ([]Attempt, error) {
+	query := `SELECT id, subscriber, started_at, first_sequence, last_sequence, event_count, attempt, class, status,
+			duration_us, request_bytes, coalesce(error, ''), coalesce(response, ''), coalesce(retry_after, '')
+		FROM attempts WHERE subscriber = $1 AND ($2 = 0 OR id < $2)`
+	if filter.FailuresOnly {
+		query += ` AND (status IS NULL OR status NOT BETWEEN 200 AND 299)`
+	}
+	query += ` ORDER BY id DESC LIMIT $3`
+	rows, err := s.pool.Query(ctx, query, subscriber, filter.BeforeID, clampLimit(limit, AttemptsMax))
+	if err != nil {
+		return nil, fmt.Errorf("list attempts of %s: %w", subscriber, err)
+	}
+	list, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (Attempt, error) {
+		var a Attempt
+		var micros int64
+		err := row.Scan(&a.ID, &a.Subscriber, &a.StartedAt, &a.FirstSequence, &a.LastSequence, &a.EventCount, &a.Attempt,
+			&a.Class, &a.Status, &micros, &a.RequestBytes, &a.Error, &a.Response, &a.RetryAfter)
+		a.Duration = time.Duration(micros) * time.Microsecond
+		return a, err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list attempts of %s: %w", subscriber, err)
+	}
+	return list, nil
+}
