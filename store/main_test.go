@@ -1,0 +1,92 @@
+package store_test
+
+import (
+	"context"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"postroad/event"
+	"postroad/internal/testkit"
+	"postroad/store"
+)
+
+func TestMain(m *testing.M) { os.Exit(testkit.Run(m)) }
+
+// bundle is a store over a database of the test's own.
+type bundle struct {
+	*store.Store
+	t    *testing.T
+	pool *pgxpool.Pool
+	url  string
+}
+
+// testKey is the master key of every bundle.
+var testKey = [store.KeyBytes]byte{1, 2, 3}
+
+func setup(t *testing.T) *bundle {
+	t.Helper()
+	t.Parallel()
+	url := testkit.Database(t, store.Migrate)
+	pool := openPool(t, url)
+	sealer, err := store.NewSealer(testKey)
+	check(t, err)
+	return &bundle{Store: store.New(pool, sealer), t: t, pool: pool, url: url}
+}
+
+func openPool(t *testing.T, url string) *pgxpool.Pool {
+	t.Helper()
+	cfg, err := store.PoolConfig(url)
+	check(t, err)
+	pool, err := pgxpool.NewWithConfig(context.Background(), cfg)
+	check(t, err)
+	t.Cleanup(pool.Close)
+	return pool
+}
+
+func check(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// exec runs a statement that must succeed.
+func (b *bundle) exec(sql string, args ...any) {
+	b.t.Helper()
+	_, err := b.pool.Exec(b.t.Context(), sql, args...)
+	check(b.t, err)
+}
+
+// value reads one value.
+func value[T any](b *bundle, sql string, args ...any) T {
+	b.t.Helper()
+	var v T
+	check(b.t, b.pool.QueryRow(b.t.Context(), sql, args...).Scan(&v))
+	return v
+}
+
+// publish appends events to the default feed under the given numbers.
+func (b *bundle) publish(age time.Duration, sequences ...int64) {
+	b.t.Helper()
+	b.exec(`INSERT INTO events (feed_id, sequence, recorded_at, resource_name, resource_key)
+		SELECT f.id, n, clock_timestamp() - $2::interval, 'Property', n::text
+		FROM feeds f, unnest($1::bigint[]) n WHERE f.name = 'default'`, sequences, age)
+}
+
+// subscriber is a valid configuration that holds no secret.
+func subscriber(id string) event.Subscriber {
+	return event.Subscriber{ID: id, Endpoint: event.Endpoint{URL: "https://consumer.example/hook"}}.Defaulted()
+}
+
+// create stores a subscriber with the given start.
+func (b *bundle) create(id string, start event.Start) store.Record {
+	b.t.Helper()
+	sub := subscriber(id)
+	sub.Start = start
+	record, err := b.Create(b.t.Context(), sub, event.Secrets{})
+	check(b.t, err)
+	return record
+}
