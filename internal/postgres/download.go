@@ -26,8 +26,8 @@ var downloadVersions = map[int]embeddedpostgres.PostgresVersion{
 // downloadDefault is the version taken where none is asked for.
 const downloadDefault = 17
 
-// repositoryURL is where the builds come from; a test serves its own.
-var repositoryURL = "https://repo1.maven.org/maven2"
+// repositoryURL is where the builds come from.
+const repositoryURL = "https://repo1.maven.org/maven2"
 
 // download fetches a server for a machine without one (about 10 MB, once per
 // user) and returns the directory of its programs.
@@ -49,7 +49,7 @@ func download(ctx context.Context, acct *account, major int, logger *slog.Logger
 		return bin, nil
 	}
 	logger.Info("downloading a PostgreSQL server, once", "version", version, "from", repositoryURL, "to", target)
-	if err := fetch(root, target, version); err != nil {
+	if err := fetch(repositoryURL, root, target, version); err != nil {
 		return "", err
 	}
 	if _, err := inspect(ctx, bin, acct); err != nil {
@@ -58,10 +58,10 @@ func download(ctx context.Context, acct *account, major int, logger *slog.Logger
 	return bin, nil
 }
 
-// fetch unpacks a build into target. The library does that only as the first
+// fetch unpacks a build from a repository into target, a directory in root. The library does that only as the first
 // part of starting a database of its own, so we let it start one in a scratch
 // directory; as root that part fails after the unpacking, which is all we want.
-func fetch(root, target string, version embeddedpostgres.PostgresVersion) error {
+func fetch(repository, root, target string, version embeddedpostgres.PostgresVersion) error {
 	scratch, err := os.MkdirTemp(root, "unpack-")
 	if err != nil {
 		return err
@@ -79,7 +79,7 @@ func fetch(root, target string, version embeddedpostgres.PostgresVersion) error 
 	database := embeddedpostgres.NewDatabase(embeddedpostgres.DefaultConfig().
 		Version(version).
 		Port(uint32(free[0])).
-		BinaryRepositoryURL(repositoryURL).
+		BinaryRepositoryURL(repository).
 		CachePath(filepath.Join(scratch, "cache")).
 		BinariesPath(unpacked).
 		RuntimePath(filepath.Join(scratch, "runtime")).

@@ -119,8 +119,13 @@ func newestFirst(pattern string) []string {
 	return found
 }
 
+// numberIn is the last number in a path: earlier ones belong to what it lies in.
 func numberIn(path string) int {
-	number, err := strconv.Atoi(numberInPath.FindString(path))
+	all := numberInPath.FindAllString(path, -1)
+	if len(all) == 0 {
+		return 0
+	}
+	number, err := strconv.Atoi(all[len(all)-1])
 	if err != nil {
 		return 0
 	}
