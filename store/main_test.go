@@ -90,3 +90,11 @@ func (b *bundle) create(id string, start event.Start) store.Record {
 	check(b.t, err)
 	return record
 }
+
+// awaitLockWaiter returns once a session of this database waits for a lock.
+func (b *bundle) awaitLockWaiter() {
+	b.t.Helper()
+	testkit.Eventually(b.t, 10*time.Second, func() bool {
+		return value[bool](b, `SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock')`)
+	}, "nobody waits for a lock")
+}
