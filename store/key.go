@@ -108,7 +108,12 @@ func generateForEmpty(ctx context.Context, pool *pgxpool.Pool, keyFile string) (
 		return [KeyBytes]byte{}, fmt.Errorf("look for sealed secrets: %w", err)
 	}
 	if sealed {
-		return [KeyBytes]byte{}, fmt.Errorf("%s: %w", keyFile, ErrKeyNeeded)
+		// Another process may have made the key since, and sealed with it.
+		key, err := LoadKey(keyFile)
+		if errors.Is(err, fs.ErrNotExist) {
+			err = fmt.Errorf("%s: %w", keyFile, ErrKeyNeeded)
+		}
+		return key, err
 	}
 	key, err := GenerateKeyFile(keyFile)
 	if errors.Is(err, fs.ErrExist) {
