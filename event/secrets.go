@@ -3,6 +3,7 @@ package event
 import (
 	"maps"
 	"slices"
+	"strings"
 )
 
 // SplitSecrets divides a subscriber as it was sent into what may be shown and
@@ -28,8 +29,8 @@ func (s Subscriber) SplitSecrets(stored Secrets) (Subscriber, Secrets, FieldErro
 	}
 	headers := maps.Clone(s.Endpoint.Headers)
 	for i, name := range s.Endpoint.HeadersSet {
-		if _, given := headers[name]; given {
-			continue
+		if s.Endpoint.gives(name) {
+			continue // the new value, whatever the case of its name
 		}
 		value, ok := stored.Headers[name]
 		if !ok {
@@ -46,6 +47,21 @@ func (s Subscriber) SplitSecrets(stored Secrets) (Subscriber, Secrets, FieldErro
 		secrets.Signing = []SigningSecret{{Secret: s.Signing.Secret}}
 	}
 	return s.Redacted(secrets), secrets, errs
+}
+
+// gives reports whether a value is sent for the header name.
+func (p Endpoint) gives(name string) bool {
+	for given := range p.Headers {
+		if strings.EqualFold(given, name) {
+			return true
+		}
+	}
+	return false
+}
+
+// names reports whether name is one of the headers, sent or kept.
+func (p Endpoint) names(name string) bool {
+	return p.gives(name) || slices.ContainsFunc(p.HeadersSet, func(s string) bool { return strings.EqualFold(s, name) })
 }
 
 // Redacted returns the subscriber without secrets, marked with those that

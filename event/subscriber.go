@@ -2,6 +2,7 @@ package event
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 )
@@ -170,14 +171,11 @@ func (s *Start) UnmarshalJSON(b []byte) error {
 		*s = Start{Where: word}
 		return nil
 	}
-	var at struct {
-		Sequence *int64 `json:"sequence"`
+	var members map[string]*int64
+	if json.Unmarshal(b, &members) != nil || len(members) != 1 || members["sequence"] == nil {
+		return errors.New(`start is "now", "beginning" or {"sequence": n}`)
 	}
-	var members map[string]json.RawMessage
-	if json.Unmarshal(b, &members) != nil || len(members) != 1 || json.Unmarshal(b, &at) != nil || at.Sequence == nil {
-		return fmt.Errorf(`start is "now", "beginning" or {"sequence": n}`)
-	}
-	*s = Start{Where: "sequence", Sequence: *at.Sequence}
+	*s = Start{Where: "sequence", Sequence: *members["sequence"]}
 	return nil
 }
 

@@ -3,8 +3,11 @@ package event
 import (
 	"encoding/base64"
 	"fmt"
+	"maps"
 	"net/url"
 	"regexp"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -72,6 +75,9 @@ func (s Subscriber) Validate(allowHTTP bool) FieldErrors {
 	}
 	s.Endpoint.validate(&e, allowHTTP)
 	s.Auth.validate(&e)
+	if s.Auth.Type == AuthHeader && s.Endpoint.names(s.Auth.Name) {
+		e.Add("/auth/name", "is also the name of one of endpoint.headers")
+	}
 	s.Signing.validate(&e)
 	checkText(&e, "/label", s.Label, LabelCharactersMax)
 	checkHeaderValue(&e, "/label", s.Label)
@@ -101,15 +107,30 @@ func (p Endpoint) validate(e *FieldErrors, allowHTTP bool) {
 	if p.Timeout < TimeoutMin || p.Timeout > TimeoutMax {
 		e.Add("/endpoint/timeout", fmt.Sprintf("must be between %s and %s", TimeoutMin, TimeoutMax))
 	}
-	if len(p.Headers) > HeadersMax {
-		e.Add("/endpoint/headers", fmt.Sprintf("must not have more than %d entries", HeadersMax))
-	}
-	for name, value := range p.Headers {
+	p.validateHeaders(e)
+}
+
+// validateHeaders checks the headers sent and those kept: both together are
+// what is stored. HTTP does not tell upper from lower case in names, so two
+// names that differ in it only would be one header with two values.
+func (p Endpoint) validateHeaders(e *FieldErrors) {
+	folded := make(map[string]bool, len(p.Headers))
+	for _, name := range slices.Sorted(maps.Keys(p.Headers)) {
 		pointer := "/endpoint/headers/" + escapePointer(name)
 		if problem := checkHeaderName(name); problem != "" {
 			e.Add(pointer, problem)
 		}
-		checkHeaderValue(e, pointer, value)
+		if folded[strings.ToLower(name)] {
+			e.Add(pointer, "is there twice: upper and lower case are the same in header names")
+		}
+		folded[strings.ToLower(name)] = true
+		checkHeaderValue(e, pointer, p.Headers[name])
+	}
+	for _, name := range p.HeadersSet {
+		folded[strings.ToLower(name)] = true
+	}
+	if len(folded) > HeadersMax {
+		e.Add("/endpoint/headers", fmt.Sprintf("must not have more than %d entries, those in headersSet included", HeadersMax))
 	}
 }
 
@@ -130,8 +151,15 @@ func checkURL(raw string, allowHTTP bool) string {
 		return "must not carry user information: use auth"
 	case u.Fragment != "" || strings.Contains(raw, "#"):
 		return "must not have a fragment"
+	case u.Port() != "" && !validPort(u.Port()):
+		return "must have a port between 1 and 65535"
 	}
 	return ""
+}
+
+func validPort(port string) bool {
+	n, err := strconv.ParseUint(port, 10, 16)
+	return err == nil && n > 0
 }
 
 func checkHeaderName(name string) string {
@@ -163,19 +191,22 @@ func checkHeaderValue(e *FieldErrors, pointer, value string) {
 }
 
 func (a Auth) validate(e *FieldErrors) {
+	// Of every kind: what this type does not use is stored too, and may be put
+	// to use later without being sent again.
+	checkHeaderValue(e, "/auth/token", a.Token)
+	checkHeaderValue(e, "/auth/username", a.Username)
+	checkHeaderValue(e, "/auth/password", a.Password)
+	checkHeaderValue(e, "/auth/value", a.Value)
 	switch a.Type {
 	case AuthNone:
 	case AuthBearer:
 		if a.Token == "" && !a.TokenSet {
 			e.Add("/auth/token", "is required for bearer authentication")
 		}
-		checkHeaderValue(e, "/auth/token", a.Token)
 	case AuthBasic:
 		if a.Username == "" || strings.Contains(a.Username, ":") {
 			e.Add("/auth/username", "is required for basic authentication and must not contain a colon")
 		}
-		checkHeaderValue(e, "/auth/username", a.Username)
-		checkHeaderValue(e, "/auth/password", a.Password)
 	case AuthHeader:
 		// Authorization is what this kind of authentication is for.
 		if problem := checkHeaderName(a.Name); problem != "" && !strings.EqualFold(a.Name, "authorization") {
@@ -184,7 +215,6 @@ func (a Auth) validate(e *FieldErrors) {
 		if a.Value == "" && !a.ValueSet {
 			e.Add("/auth/value", "is required for header authentication")
 		}
-		checkHeaderValue(e, "/auth/value", a.Value)
 	default:
 		checkOneOf(e, "/auth/type", a.Type, AuthNone, AuthBearer, AuthBasic, AuthHeader)
 	}
