@@ -188,10 +188,9 @@ func (c *Client) send(ctx context.Context, transport *http.Transport, x *exchang
 	}
 	a.Status = resp.StatusCode
 	a.read(resp, t, started)
-	var whole bool
-	a.Response, whole = c.readBody(resp, x, started)
+	a.Response = c.readBody(resp, x, started)
 	a.Duration = time.Since(started)
-	x.finish(whole && resp.ProtoMajor == 1)
+	x.finish(resp.ProtoMajor == 1)
 	return a
 }
 
@@ -228,27 +227,21 @@ func (a *Answer) read(resp *http.Response, t *Target, started time.Time) {
 
 // readBody reads an answer's body for as long as it is worth, and returns
 // what is kept of it. The status line has decided: no error of the body
-// counts. whole reports that it was read to its end, so that the connection
-// serves again.
-func (c *Client) readBody(resp *http.Response, x *exchange, started time.Time) (kept []byte, whole bool) {
+// counts.
+func (c *Client) readBody(resp *http.Response, x *exchange, started time.Time) []byte {
 	defer func() { _ = resp.Body.Close() }()
 	if resp.Body == http.NoBody {
-		return nil, true
+		return nil
 	}
 	if left := x.target.timeout - time.Since(started); left > c.answerBodyTimeout && x.timer.Stop() {
 		x.timer.Reset(c.answerBodyTimeout)
 	}
 	n, err := io.ReadFull(resp.Body, x.kept[:])
-	switch {
-	case err == nil:
-		// One byte more tells a body that ends at the bound from a longer one.
-		var more int64
-		more, err = io.Copy(io.Discard, io.LimitReader(resp.Body, responseBytesMax-responseBytesKept+1))
-		whole = err == nil && more <= responseBytesMax-responseBytesKept
-	default:
-		whole = errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) && resp.ContentLength < 0 || int64(n) == resp.ContentLength
+	if err == nil {
+		// Read to its end, so that the connection serves again.
+		_, _ = io.CopyN(io.Discard, resp.Body, responseBytesMax-responseBytesKept)
 	}
-	return cleanText(x.kept[:n], n == len(x.kept)), whole
+	return cleanText(x.kept[:n], n == len(x.kept))
 }
 
 // cleanText copies b as valid UTF-8 without NUL, within the same bound, so

@@ -55,6 +55,7 @@ type exchange struct {
 	answered atomic.Bool // a byte of an answer came
 	wrote    atomic.Bool // the request is written; net/http looks at it no more
 
+	once   bool // a test request's, which does not serve deliveries
 	timer  *time.Timer
 	cancel context.CancelCauseFunc
 
@@ -122,12 +123,12 @@ func (x *exchange) start(ctx context.Context, timeout time.Duration) context.Con
 }
 
 // finish ends the request and gives the exchange back where that is safe: the
-// timer did not fire, the answer came over HTTP/1 (whose loops end with the
-// answer's body) and the request had been written by then.
-func (x *exchange) finish(clean bool) {
+// timer did not fire, an answer came over HTTP/1 and the request had been
+// written by then.
+func (x *exchange) finish(http1 bool) {
 	stopped := x.timer.Stop()
 	x.cancel(nil)
-	if clean && stopped && x.wrote.Load() {
+	if http1 && stopped && x.wrote.Load() && !x.once {
 		x.target.exchanges.Put(x)
 	}
 }
@@ -181,6 +182,7 @@ func (x *exchange) prepare(r Request, now time.Time) {
 // size.
 func (x *exchange) prepareTest(now time.Time) {
 	t := x.target
+	x.once = true
 	x.body = AppendBody(x.body[:0], t.format, true, nil)
 	b := strconv.AppendUint(append(append(x.scratch[:0], t.id...), "_test-"...), rand.Uint64(), 16)
 	id := len(b)

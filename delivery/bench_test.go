@@ -1,0 +1,115 @@
+package delivery
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"postroad/event"
+)
+
+// benchEvent renders to about 500 bytes, the size that rates are quoted for.
+func benchEvent() *event.Event {
+	return &event.Event{
+		Sequence: 1_234_567, ResourceName: "Property", ResourceRecordKey: "235021", EventType: "StatusChanged",
+		ResourceRecordURL: "https://reso.example/odata/Property('" + strings.Repeat("2", 280) + "')",
+	}
+}
+
+func benchTarget(b *testing.B, c *Client, url string) *Target {
+	b.Helper()
+	sub := event.Subscriber{
+		ID: "acme", Feed: "default", Label: "Acme IDX", Endpoint: event.Endpoint{URL: url}, Auth: event.Auth{Type: event.AuthBearer},
+	}
+	t, err := c.NewTarget(TargetConfig{
+		Subscriber: sub, FeedEpoch: 1,
+		Secrets: event.Secrets{Token: "0123456789abcdef0123456789abcdef", Signing: []event.SigningSecret{{Secret: NewSigningSecret()}}},
+	})
+	if err != nil {
+		b.Fatal(err)
+	}
+	return t
+}
+
+// benchReceiver answers with an empty 200, as cheaply as net/http can.
+func benchReceiver(b *testing.B) string {
+	b.Helper()
+	s := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+	}))
+	b.Cleanup(s.Close)
+	return s.URL
+}
+
+// BenchmarkPost compares one request after another over one connection: by
+// Do, and by a bare net/http client with the same body, which is the floor.
+func BenchmarkPost(b *testing.B) {
+	b.Run("bare", func(b *testing.B) {
+		url := benchReceiver(b)
+		body := AppendBody(nil, event.FormatRESO, false, []*event.Event{benchEvent()})
+		client := &http.Client{Transport: &http.Transport{DialContext: (&net.Dialer{}).DialContext}, Timeout: 15 * time.Second}
+		b.ReportAllocs()
+		for b.Loop() {
+			resp, err := client.Post(url, "application/json", bytes.NewReader(body))
+			if err != nil {
+				b.Fatal(err)
+			}
+			_, _ = io.Copy(io.Discard, resp.Body)
+			_ = resp.Body.Close()
+		}
+	})
+	b.Run("do", func(b *testing.B) {
+		c := NewClient(Config{Guard: GuardConfig{AllowHTTP: true, AllowLoopback: true}})
+		defer c.Close()
+		t := benchTarget(b, c, benchReceiver(b))
+		r := Request{Events: []*event.Event{benchEvent()}, Attempt: 1, Previous: 1_234_566}
+		b.ReportAllocs()
+		for b.Loop() {
+			if a := c.Do(context.Background(), t, r); a.Class != ClassSuccess {
+				b.Fatal(a.Fault)
+			}
+		}
+	})
+}
+
+// BenchmarkPrepare is all that a request costs before it meets the network:
+// body, headers, signature.
+func BenchmarkPrepare(b *testing.B) {
+	c := NewClient(Config{})
+	defer c.Close()
+	x := newExchange(benchTarget(b, c, "https://consumer.example/hook"))
+	r := Request{Events: []*event.Event{benchEvent()}, Attempt: 1, Previous: 1_234_566}
+	now := time.Now()
+	b.ReportAllocs()
+	for b.Loop() {
+		x.prepare(r, now)
+	}
+}
+
+func BenchmarkAppendBody(b *testing.B) {
+	for _, format := range []string{event.FormatRESO, event.FormatRaw} {
+		b.Run(format, func(b *testing.B) {
+			events := []*event.Event{benchEvent()}
+			events[0].Data = []byte(`{"StandardStatus":"Closed"}`)
+			var body []byte
+			b.ReportAllocs()
+			for b.Loop() {
+				body = AppendBody(body[:0], format, true, events)
+			}
+		})
+	}
+}
+
+func BenchmarkSize(b *testing.B) {
+	e := benchEvent()
+	b.ReportAllocs()
+	for b.Loop() {
+		Size(event.FormatRESO, e)
+	}
+}
