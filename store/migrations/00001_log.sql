@@ -4,7 +4,7 @@
 -- number, so that a feed made again under the name goes on above it.
 CREATE TABLE feeds (
     id               bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-    name             text NOT NULL UNIQUE CHECK (name ~ '^[a-z0-9][a-z0-9-]{0,62}$'),
+    name             text COLLATE "C" NOT NULL UNIQUE CHECK (name ~ '^[a-z0-9][a-z0-9-]{0,62}$'),
     -- How often the name was made; 2 and up tell consumers of a new log.
     epoch            integer NOT NULL DEFAULT 1 CHECK (epoch > 0),
     -- Who numbers the events: this log, or the producer.

@@ -1,0 +1,211 @@
+package eventlog
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+	"unicode/utf8"
+
+	"github.com/jackc/pgx/v5"
+
+	"postroad/event"
+)
+
+// DefaultFeed is the name of the feed that always exists.
+const DefaultFeed = "default"
+
+// Who numbers the events of a feed.
+const (
+	SequencesAssigned = "assigned" // the log, from 1 without gaps
+	SequencesSupplied = "supplied" // the producer, rising, gaps allowed
+)
+
+// Feed is one log.
+type Feed struct {
+	// ID names the feed inside the database; it outlives deletion.
+	ID   int64
+	Name string
+	// Epoch counts how often the name was made; 2 and up: it was deleted before.
+	Epoch int
+	// Sequences is SequencesAssigned or SequencesSupplied, fixed at creation.
+	Sequences   string
+	Description string
+	// FloorSequence: events at or below it are no longer kept.
+	FloorSequence int64
+	// Head is the highest number ever used, when the feed was read.
+	Head      int64
+	CreatedAt time.Time
+	// Version rises with each change of the feed's configuration.
+	Version int64
+}
+
+// FeedSpec is what a feed is made of.
+type FeedSpec struct {
+	// Name is [a-z0-9][a-z0-9-]{0,62}.
+	Name string
+	// Sequences is SequencesAssigned (default) or SequencesSupplied.
+	Sequences string
+	// Description is the operator's own words, up to
+	// event.DescriptionCharactersMax characters.
+	Description string
+}
+
+// FeedPatch is what may be changed of a feed; nil leaves a member alone.
+type FeedPatch struct {
+	Description *string
+	// IfVersion, where set, refuses the change unless the feed is at it.
+	IfVersion *int64
+}
+
+func (s FeedSpec) validate() error {
+	var errs event.FieldErrors
+	if !event.ValidFeedName(s.Name) {
+		errs.Add("/name", "must be 1-63 lower-case letters, digits or -, and start with a letter or digit")
+	}
+	if s.Sequences != SequencesAssigned && s.Sequences != SequencesSupplied {
+		errs.Add("/sequences", "must be assigned or supplied")
+	}
+	checkDescription(&errs, s.Description)
+	return errs.Err()
+}
+
+func checkDescription(errs *event.FieldErrors, s string) {
+	if utf8.RuneCountInString(s) > event.DescriptionCharactersMax {
+		errs.Addf("/description", fmt.Sprintf("must not be longer than %d characters", event.DescriptionCharactersMax))
+	}
+}
+
+// feedColumns reads a Feed; the head costs one probe of the primary key.
+const feedColumns = `f.id, f.name, f.epoch, f.sequences, f.description, f.floor_sequence,
+	greatest(f.floor_sequence, (SELECT max(e.sequence) FROM events e WHERE e.feed_id = f.id)), f.created_at, f.version`
+
+func scanFeed(row pgx.CollectableRow) (Feed, error) {
+	var f Feed
+	err := row.Scan(&f.ID, &f.Name, &f.Epoch, &f.Sequences, &f.Description, &f.FloorSequence, &f.Head, &f.CreatedAt, &f.Version)
+	f.CreatedAt = f.CreatedAt.UTC()
+	return f, err
+}
+
+// CreateFeed makes a feed. A name that was deleted goes on above its old head,
+// with the next epoch. Errors: event.FieldErrors, ErrExists.
+func (l *Log) CreateFeed(ctx context.Context, spec FeedSpec) (Feed, error) {
+	setDefault(&spec.Sequences, SequencesAssigned)
+	if err := spec.validate(); err != nil {
+		return Feed{}, err
+	}
+	tag, err := l.pool.Exec(ctx, `
+		INSERT INTO feeds AS f (name, sequences, description) VALUES ($1, $2, $3)
+		ON CONFLICT (name) DO UPDATE
+			SET sequences = excluded.sequences, description = excluded.description, epoch = f.epoch + 1,
+			    version = f.version + 1, created_at = greatest(clock_timestamp(), f.deleted_at), deleted_at = NULL
+			WHERE f.deleted_at IS NOT NULL`, spec.Name, spec.Sequences, spec.Description)
+	if err != nil {
+		return Feed{}, fmt.Errorf("create feed %s: %w", spec.Name, err)
+	}
+	if tag.RowsAffected() == 0 {
+		return Feed{}, fmt.Errorf("create feed %s: %w", spec.Name, ErrExists)
+	}
+	return l.Feed(ctx, spec.Name)
+}
+
+// Feed reads a feed by name. Errors: ErrNotFound.
+func (l *Log) Feed(ctx context.Context, name string) (Feed, error) {
+	rows, _ := l.pool.Query(ctx, `SELECT `+feedColumns+` FROM feeds f WHERE f.name = $1 AND f.deleted_at IS NULL`, name)
+	feed, err := pgx.CollectExactlyOneRow(rows, scanFeed)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return Feed{}, fmt.Errorf("feed %s: %w", name, ErrNotFound)
+	}
+	if err != nil {
+		return Feed{}, fmt.Errorf("read feed %s: %w", name, err)
+	}
+	return feed, nil
+}
+
+// Feeds lists up to limit feeds whose name comes after the one named, by name
+// in byte order.
+func (l *Log) Feeds(ctx context.Context, after string, limit int) ([]Feed, error) {
+	rows, _ := l.pool.Query(ctx, `SELECT `+feedColumns+` FROM feeds f
+		WHERE f.name > $1 AND f.deleted_at IS NULL ORDER BY f.name LIMIT $2`, after, limit)
+	feeds, err := pgx.CollectRows(rows, scanFeed)
+	if err != nil {
+		return nil, fmt.Errorf("list feeds: %w", err)
+	}
+	return feeds, nil
+}
+
+// UpdateFeed changes a feed's configuration. Errors: event.FieldErrors,
+// ErrNotFound, ErrVersionMismatch.
+func (l *Log) UpdateFeed(ctx context.Context, name string, patch FeedPatch) (Feed, error) {
+	if patch.Description != nil {
+		var errs event.FieldErrors
+		checkDescription(&errs, *patch.Description)
+		if err := errs.Err(); err != nil {
+			return Feed{}, err
+		}
+	}
+	tag, err := l.pool.Exec(ctx, `
+		UPDATE feeds SET description = coalesce($2, description), version = version + 1
+		WHERE name = $1 AND deleted_at IS NULL AND version = coalesce($3, version)`,
+		name, patch.Description, patch.IfVersion)
+	if err != nil {
+		return Feed{}, fmt.Errorf("update feed %s: %w", name, err)
+	}
+	feed, err := l.Feed(ctx, name)
+	if err == nil && tag.RowsAffected() == 0 {
+		return Feed{}, fmt.Errorf("feed %s is at version %d: %w", name, feed.Version, ErrVersionMismatch)
+	}
+	return feed, err
+}
+
+// DeleteFeed removes a feed that no subscriber follows: its events are hidden
+// at once and removed by ReapDeleted. Errors: ErrNotFound, ErrDefaultFeed,
+// ErrFeedInUse.
+func (l *Log) DeleteFeed(ctx context.Context, name string) error {
+	if name == DefaultFeed {
+		return ErrDefaultFeed
+	}
+	err := pgx.BeginTxFunc(ctx, l.pool, pgx.TxOptions{IsoLevel: pgx.ReadCommitted}, func(tx pgx.Tx) error {
+		return deleteFeed(ctx, tx, name)
+	})
+	if err != nil {
+		return fmt.Errorf("delete feed %s: %w", name, err)
+	}
+	return nil
+}
+
+func deleteFeed(ctx context.Context, tx pgx.Tx, name string) error {
+	// The row lock waits for subscribers that are being made: their foreign key
+	// holds the row. Each statement below it sees what they committed.
+	var id int64
+	err := tx.QueryRow(ctx, `SELECT id FROM feeds WHERE name = $1 AND deleted_at IS NULL FOR UPDATE`, name).Scan(&id)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return ErrNotFound
+	}
+	if err != nil {
+		return fmt.Errorf("lock feed: %w", err)
+	}
+	var used bool
+	err = tx.QueryRow(ctx, `SELECT EXISTS (SELECT FROM subscribers WHERE feed_id = $1)
+		OR EXISTS (SELECT FROM runs WHERE feed_id = $1)`, id).Scan(&used)
+	if err != nil {
+		return fmt.Errorf("look for subscribers: %w", err)
+	}
+	if used {
+		return ErrFeedInUse
+	}
+	if _, err := tx.Exec(ctx, `SELECT lock_feed($1)`, id); err != nil {
+		return fmt.Errorf("lock log: %w", err)
+	}
+	// deleted_at carries the clock on: recorded_at never goes back in a name.
+	_, err = tx.Exec(ctx, `
+		UPDATE feeds f SET floor_sequence = greatest(f.floor_sequence, last.sequence),
+			deleted_at = greatest(clock_timestamp(), last.recorded_at), version = f.version + 1
+		FROM (SELECT max(sequence) AS sequence, max(recorded_at) AS recorded_at FROM
+			(SELECT sequence, recorded_at FROM events WHERE feed_id = $1 ORDER BY sequence DESC LIMIT 1) newest) last
+		WHERE f.id = $1`, id)
+	if err != nil {
+		return fmt.Errorf("mark feed as deleted: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,165 @@
+package eventlog
+
+import (
+	"context"
+
+	"postroad/event"
+)
+
+// everything is the filter that lets every event pass.
+var everything = event.Filter{}
+
+const (
+	// A follower behind the ring reads at least this much at once, whatever its
+	// caller asks for, and keeps what it does not hand out yet.
+	pageRowsMin  = 100
+	pageBytesMin = 256 << 10
+)
+
+// Follower goes through a feed, in order, event by event that its filter lets
+// pass: from memory near the head, from the database behind it. It is for one
+// goroutine at a time.
+type Follower struct {
+	log    *Log
+	feed   *feedTail
+	filter event.Filter
+	wake   chan struct{} // of capacity 1
+	closed bool
+
+	// scanned: every event up to here was handed out or does not pass. While
+	// the follower waits it is guarded by feed.mu, and so is waiting.
+	scanned int64
+	waiting bool
+
+	// pending was read from the database and not handed out yet; once it is,
+	// everything up to pendingScanned was looked at.
+	pending        []*event.Event
+	pendingScanned int64
+}
+
+// Follow goes through a feed from the first event above after. It does not wait
+// for PostgreSQL. The caller closes the follower.
+func (l *Log) Follow(feedID, after int64, filter event.Filter) *Follower {
+	return &Follower{
+		log: l, feed: l.tail.follow(feedID), filter: filter, wake: make(chan struct{}, 1), scanned: after,
+	}
+}
+
+// Next returns the next events that pass the filter, up to maxEvents of them and
+// maxBytes (event.Event.Size) but one always, and the position up to which all
+// was looked at; the position may move without events. It never waits for new
+// events, at most for one database query. The events are shared: do not change
+// them. Errors: ErrNotFound, *BelowFloorError; after any error the position is
+// where it was.
+func (f *Follower) Next(ctx context.Context, maxEvents, maxBytes int) (events []*event.Event, scanned int64, err error) {
+	if len(f.pending) == 0 {
+		events, through, ok := f.feed.collect(f.scanned, f.filter, maxEvents, maxBytes)
+		if ok {
+			f.scanned = through
+			return events, f.scanned, nil
+		}
+		if err := f.page(ctx, maxEvents, maxBytes); err != nil {
+			return nil, f.scanned, err
+		}
+	}
+	n, bytes := 0, 0
+	for n < len(f.pending) && n < maxEvents {
+		bytes += f.pending[n].Size()
+		if n > 0 && bytes > maxBytes {
+			break
+		}
+		n++
+	}
+	events, f.pending = f.pending[:n:n], f.pending[n:]
+	switch {
+	case len(f.pending) == 0:
+		f.scanned, f.pending = f.pendingScanned, nil
+	case n > 0:
+		f.scanned = events[n-1].Sequence
+	}
+	return events, f.scanned, nil
+}
+
+func (f *Follower) page(ctx context.Context, maxEvents, maxBytes int) error {
+	config := f.log.config
+	s, err := f.log.reader().stretch(ctx, stretchQuery{
+		feed: f.feed.id, after: f.scanned, filter: f.filter, scanRows: config.ScanRows,
+		rows:  min(max(maxEvents, pageRowsMin), config.PageRows),
+		bytes: min(max(maxBytes, pageBytesMin), config.PageBytes),
+	})
+	if err != nil {
+		return err
+	}
+	f.pending, f.pendingScanned = s.events, s.scanned
+	return nil
+}
+
+// Wait returns once there is something beyond the position, which moves along
+// meanwhile over events that do not pass the filter: the next call of Next says
+// where it is. Errors: ctx's, ErrClosed.
+func (f *Follower) Wait(ctx context.Context) error {
+	if len(f.pending) > 0 || !f.enlist() {
+		return nil
+	}
+	select {
+	case <-f.wake:
+		return nil
+	case <-ctx.Done():
+		return f.withdraw(ctx.Err())
+	case <-f.log.tail.closed:
+		return f.withdraw(ErrClosed)
+	}
+}
+
+// enlist makes the follower wait, unless there is something to look at.
+func (f *Follower) enlist() bool {
+	t := f.feed
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.begun && f.scanned < t.hi {
+		return false
+	}
+	f.waiting = true
+	if t.begun {
+		t.waiting.Add(f, f.filter)
+		return true
+	}
+	if t.early == nil {
+		t.early = map[*Follower]struct{}{}
+	}
+	t.early[f] = struct{}{}
+	return true
+}
+
+// withdraw ends the wait with reason, or with nil where it was over already.
+func (f *Follower) withdraw(reason error) error {
+	t := f.feed
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if !f.waiting {
+		<-f.wake
+		return nil
+	}
+	f.waiting = false
+	delete(t.early, f)
+	t.waiting.Remove(f)
+	if t.begun {
+		f.scanned = max(f.scanned, t.hi)
+	}
+	return reason
+}
+
+// rouse ends the wait; the caller holds feed.mu and takes the follower off its
+// list.
+func (f *Follower) rouse() {
+	f.waiting = false
+	f.wake <- struct{}{}
+}
+
+// Close lets go of the feed. It must not run beside Next or Wait.
+func (f *Follower) Close() {
+	if !f.closed {
+		f.closed = true
+		f.log.tail.unfollow(f.feed)
+	}
+}

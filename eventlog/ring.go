@@ -1,0 +1,185 @@
+package eventlog
+
+import (
+	"container/list"
+	"sort"
+	"sync"
+	"sync/atomic"
+
+	"postroad/event"
+)
+
+// feedTail is the newest stretch of a feed that somebody follows.
+type feedTail struct {
+	id        int64
+	followers int // guarded by tail.mu
+	gone      atomic.Bool
+
+	mu sync.Mutex
+	// begun says that lo and hi are known.
+	begun bool
+	// events are all there are in (lo, hi]. head is the highest number known to
+	// be committed.
+	lo, hi, head int64
+	events       []*event.Event
+	bytes        int
+	// waiting are those that looked at everything up to hi; early those that
+	// came before begin.
+	waiting FilterIndex[*Follower]
+	early   map[*Follower]struct{}
+}
+
+// begin gives the stretch its place: empty, at the head.
+func (f *feedTail) begin(head int64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.begun {
+		return
+	}
+	f.begun = true
+	f.lo, f.hi, f.head = head, head, head
+	for w := range f.early {
+		if w.scanned < head {
+			w.rouse()
+		} else {
+			f.waiting.Add(w, w.filter)
+		}
+	}
+	f.early = nil
+}
+
+// grow notes the head and says whether there is something to read on to.
+func (f *feedTail) grow(head int64) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.head = max(f.head, head)
+	return f.begun && f.head > f.hi
+}
+
+// extend appends events that follow hi and wakes those who wait for one of
+// them; complete says that there were no more up to head. It returns by how
+// much the stretch grew.
+func (f *feedTail) extend(events []*event.Event, head int64, complete bool) (bytes int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var hits []*Follower
+	for _, e := range events {
+		if f.waiting.Len() > 0 {
+			hits = hits[:0]
+			f.waiting.Match(e.ResourceName, e.EventType, func(w *Follower) {
+				if e.Sequence > w.scanned {
+					hits = append(hits, w)
+				}
+			})
+			for _, w := range hits {
+				f.waiting.Remove(w)
+				w.scanned = max(w.scanned, f.hi)
+				w.rouse()
+			}
+		}
+		f.hi = e.Sequence
+		f.events = append(f.events, e)
+		bytes += e.Size()
+	}
+	if complete {
+		f.hi = max(f.hi, head)
+	}
+	f.bytes += bytes
+	return bytes
+}
+
+// trim drops the oldest events until the bounds hold, and returns how many
+// bytes that freed.
+func (f *feedTail) trim(eventsMax, bytesMax int) (freed int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	n := 0
+	for n < len(f.events) && (len(f.events)-n > eventsMax || f.bytes-freed > bytesMax) {
+		freed += f.events[n].Size()
+		f.lo = f.events[n].Sequence
+		f.events[n] = nil
+		n++
+	}
+	f.events = f.events[n:]
+	f.bytes -= freed
+	if len(f.events) == 0 {
+		f.lo, f.events = f.hi, nil
+	}
+	return freed
+}
+
+// collect returns the events above scanned that the filter lets pass, within
+// the bounds, and up to where it looked; ok is false where the stretch does not
+// reach back to scanned.
+func (f *feedTail) collect(scanned int64, filter event.Filter, eventsMax, bytesMax int) (events []*event.Event, through int64, ok bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !f.begun || scanned < f.lo {
+		return nil, scanned, false
+	}
+	bytes := 0
+	first := sort.Search(len(f.events), func(i int) bool { return f.events[i].Sequence > scanned })
+	for _, e := range f.events[first:] {
+		if filter.Match(e.ResourceName, e.EventType) {
+			if len(events) == eventsMax || len(events) > 0 && bytes+e.Size() > bytesMax {
+				return events, scanned, true
+			}
+			events = append(events, e)
+			bytes += e.Size()
+		}
+		scanned = e.Sequence
+	}
+	return events, max(scanned, f.hi), true
+}
+
+// rings bounds what all stretches hold together: those that grew least recently
+// are emptied first.
+type rings struct {
+	eventsMax, bytesMax, totalMax int
+
+	mu    sync.Mutex
+	total int
+	order list.List // of *feedTail, the one that grew last at the back
+	place map[*feedTail]*list.Element
+}
+
+func newRings(config Config) *rings {
+	return &rings{
+		eventsMax: config.RingEvents, bytesMax: config.RingBytes, totalMax: config.RingBytesTotal,
+		place: map[*feedTail]*list.Element{},
+	}
+}
+
+// add extends a stretch and keeps all within the bounds.
+func (r *rings) add(f *feedTail, events []*event.Event, head int64, complete bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if f.gone.Load() {
+		return
+	}
+	r.total += f.extend(events, head, complete)
+	r.total -= f.trim(r.eventsMax, r.bytesMax)
+	if at := r.place[f]; at != nil {
+		r.order.MoveToBack(at)
+	} else {
+		r.place[f] = r.order.PushBack(f)
+	}
+	for r.total > r.totalMax && r.order.Len() > 0 {
+		r.empty(r.order.Front().Value.(*feedTail))
+	}
+}
+
+// drop forgets a stretch that nobody follows.
+func (r *rings) drop(f *feedTail) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.place[f] != nil {
+		r.empty(f)
+	}
+}
+
+func (r *rings) empty(f *feedTail) {
+	r.total -= f.trim(0, 0)
+	r.order.Remove(r.place[f])
+	delete(r.place, f)
+}
