@@ -163,6 +163,11 @@ var foreignRules = []foreignRule{
 		reason: "delivery, workflows and the contract reach no database",
 	},
 	{
+		// The test environment of Temporal's SDK matches arguments with it.
+		prefix: "github.com/stretchr/testify/mock", tests: []string{"workflows", "worker"},
+		reason: "tests use the real thing, not mocks",
+	},
+	{
 		prefix: "github.com/stretchr/testify",
 		reason: "tests compare with go-cmp and say in their own words what is wrong",
 	},
