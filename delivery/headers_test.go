@@ -1,0 +1,215 @@
+package delivery
+
+import (
+	"context"
+	"maps"
+	"net/http"
+	"net/url"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"postroad/event"
+	"postroad/internal/testkit"
+)
+
+// variable are headers whose values differ with each request.
+var variable = map[string]*regexp.Regexp{
+	"Traceparent":       regexp.MustCompile(`^00-[0-9a-f]{32}-[0-9a-f]{16}-01$`),
+	"Webhook-Timestamp": regexp.MustCompile(`^[0-9]{10}$`),
+	"Webhook-Signature": regexp.MustCompile(`^v1,[A-Za-z0-9+/]{43}=$`),
+}
+
+// Every header that arrives is one the contract lists, and the other way
+// round.
+func TestHeaders(t *testing.T) {
+	t.Parallel()
+	always := map[string]string{
+		"Content-Type": "application/json", "User-Agent": "Postroad/1.2.3", "Postroad-Subscriber": "acme",
+		"Postroad-Feed": "listings;epoch=3", "Postroad-Previous-Sequence": "77", "Postroad-Attempt": "2",
+	}
+	tests := []struct {
+		name    string
+		sub     event.Subscriber
+		secrets event.Secrets
+		events  int
+		want    map[string]string
+	}{
+		{
+			"one event", event.Subscriber{}, event.Secrets{}, 1,
+			map[string]string{"Webhook-Id": "acme_101", "Postroad-Sequence": "101", "Postroad-Event-Type": "StatusChanged"},
+		},
+		{
+			"batch", event.Subscriber{BatchSize: 10}, event.Secrets{}, 3,
+			map[string]string{"Webhook-Id": "acme_101-103", "Postroad-Sequence": "101", "Postroad-Last-Sequence": "103", "Postroad-Count": "3"},
+		},
+		{
+			"batch of one", event.Subscriber{BatchSize: 10}, event.Secrets{}, 1,
+			map[string]string{
+				"Webhook-Id": "acme_101", "Postroad-Sequence": "101", "Postroad-Last-Sequence": "101", "Postroad-Count": "1",
+				"Postroad-Event-Type": "StatusChanged",
+			},
+		},
+		{
+			"label and bearer", event.Subscriber{Label: "Acme IDX", Auth: event.Auth{Type: event.AuthBearer}}, event.Secrets{Token: "tok"}, 1,
+			map[string]string{
+				"Webhook-Id": "acme_101", "Postroad-Sequence": "101", "Postroad-Event-Type": "StatusChanged",
+				"Entityeventsource": "Acme IDX", "Authorization": "Bearer tok",
+			},
+		},
+		{
+			"old label and basic",
+			event.Subscriber{Label: "L", LabelHeader: event.LabelConsumerLabel, Auth: event.Auth{Type: event.AuthBasic, Username: "me"}},
+			event.Secrets{Password: "p:w"}, 1,
+			map[string]string{
+				"Webhook-Id": "acme_101", "Postroad-Sequence": "101", "Postroad-Event-Type": "StatusChanged",
+				"Consumerlabel": "L", "Authorization": "Basic bWU6cDp3",
+			},
+		},
+		{
+			"both labels, a header for a key, operator's headers",
+			event.Subscriber{Label: "L", LabelHeader: event.LabelBoth, Auth: event.Auth{Type: event.AuthHeader, Name: "x-api-key"}},
+			event.Secrets{Value: "k", Headers: map[string]string{"x-tenant": "7", "Accept": "application/json"}}, 1,
+			map[string]string{
+				"Webhook-Id": "acme_101", "Postroad-Sequence": "101", "Postroad-Event-Type": "StatusChanged",
+				"Consumerlabel": "L", "Entityeventsource": "L", "X-Api-Key": "k", "X-Tenant": "7", "Accept": "application/json",
+			},
+		},
+		{
+			"authorization by another scheme", event.Subscriber{Auth: event.Auth{Type: event.AuthHeader, Name: "authorization"}},
+			event.Secrets{Value: "access_token abc"}, 1,
+			map[string]string{
+				"Webhook-Id": "acme_101", "Postroad-Sequence": "101", "Postroad-Event-Type": "StatusChanged",
+				"Authorization": "access_token abc",
+			},
+		},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			receiver := testkit.NewReceiver(t, testkit.ReceiverOptions{})
+			c := newTestClient(t)
+			tt.sub.Feed, tt.sub.Endpoint.URL = "listings", receiver.URL()+"/hook?key=1"
+			a := c.Do(context.Background(), targetOf(t, c, tt.sub, tt.secrets, time.Time{}), Request{Events: testEvents(tt.events), Attempt: 2, Previous: 77})
+			if a.Class != ClassSuccess {
+				t.Fatalf("answer %+v", a)
+			}
+			request := receiver.WaitFor(t, 1, time.Second)[0]
+			if request.Method != http.MethodPost || request.Path != "/hook?key=1" || !strings.HasSuffix(receiver.URL(), request.Host) {
+				t.Errorf("%s %s at %s", request.Method, request.Path, request.Host)
+			}
+			checkHeaders(t, request.Header, always, tt.want)
+			if a.WebhookID != tt.want["Webhook-Id"] || a.Traceparent != request.Header.Get("Traceparent") || a.RequestBytes != len(request.Body) {
+				t.Errorf("the answer tells of another request: %+v", a)
+			}
+		})
+	}
+}
+
+func checkHeaders(t *testing.T, got http.Header, always, want map[string]string) {
+	t.Helper()
+	got = got.Clone()
+	got.Del("Content-Length")
+	all := maps.Clone(always)
+	maps.Copy(all, want)
+	for name, pattern := range variable {
+		if !pattern.MatchString(got.Get(name)) {
+			t.Errorf("%s: %q does not match %s", name, got.Get(name), pattern)
+		}
+		got.Del(name)
+	}
+	for _, name := range slices.Sorted(maps.Keys(got)) {
+		if value, ok := all[name]; !ok || len(got[name]) != 1 || got[name][0] != value {
+			t.Errorf("%s: %q, want %q", name, got[name], value)
+		}
+		delete(all, name)
+	}
+	for name, value := range all {
+		t.Errorf("%s is missing; want %q", name, value)
+	}
+}
+
+// An operator's headers may come from a row that no validation of today has
+// seen.
+func TestHeadersNotOverridden(t *testing.T) {
+	t.Parallel()
+	receiver := testkit.NewReceiver(t, testkit.ReceiverOptions{})
+	c := newTestClient(t)
+	hostile := map[string]string{}
+	for _, name := range []string{
+		"host", "content-length", "connection", "transfer-encoding", "trailer", "te", "upgrade", "expect", "idempotency-key",
+		"x-idempotency-key", "accept-encoding", "content-type", "user-agent", "traceparent", "tracestate", "authorization", "webhook-id",
+		"webhook-other", "svix-id", "POSTROAD-SEQUENCE", "postroad-test", "postroad-feed", "entityeventsource", "consumerlabel",
+	} {
+		hostile[name] = "7"
+	}
+	hostile["x-fine"] = "fine"
+	sub := event.Subscriber{Feed: "f", Label: "L", Endpoint: event.Endpoint{URL: receiver.URL()}}
+	target := targetOf(t, c, sub, event.Secrets{Headers: hostile}, time.Time{})
+	for range 2 { // the second request uses the first one's memory
+		if a := c.Do(context.Background(), target, Request{Events: testEvents(1), Attempt: 1}); a.Class != ClassSuccess {
+			t.Fatalf("answer %+v", a)
+		}
+	}
+	for _, request := range receiver.WaitFor(t, 2, time.Second) {
+		if !strings.HasSuffix(receiver.URL(), request.Host) {
+			t.Errorf("host %s", request.Host)
+		}
+		checkHeaders(t, request.Header, map[string]string{}, map[string]string{
+			"Content-Type": "application/json", "User-Agent": "Postroad/1.2.3", "Postroad-Subscriber": "acme", "Postroad-Feed": "f;epoch=3",
+			"Postroad-Previous-Sequence": "0", "Postroad-Attempt": "1", "Webhook-Id": "acme_101", "Postroad-Sequence": "101",
+			"Postroad-Event-Type": "StatusChanged", "Entityeventsource": "L", "X-Fine": "fine",
+		})
+	}
+}
+
+// A request uses the memory of the one before: nothing of it may be left.
+func TestHeadersOfRequestsInTurn(t *testing.T) {
+	t.Parallel()
+	c := newTestClient(t)
+	for _, batchSize := range []int{1, 5} {
+		target := targetOf(t, c, event.Subscriber{BatchSize: batchSize, Signing: event.Signing{Scheme: event.SigningNone}}, event.Secrets{}, time.Time{})
+		x := newExchange(target)
+		now := time.Unix(1614265330, 0)
+		requests := []Request{
+			{Events: testEvents(1), Attempt: 1},
+			{Events: testEvents(batchSize), Attempt: 12, Previous: 1 << 60},
+			{Events: []*event.Event{{Sequence: 7, ResourceName: "R", ResourceRecordKey: "1"}}, Attempt: 3, Previous: 6},
+			{Events: testEvents(1), Attempt: 1},
+		}
+		for i, r := range requests {
+			r.Traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+			fresh := newExchange(target)
+			fresh.prepare(r, now)
+			x.prepare(r, now)
+			if !maps.EqualFunc(x.request.Header, fresh.request.Header, slices.Equal[[]string]) || string(x.body) != string(fresh.body) {
+				t.Errorf("request %d after others: %v %s\nfresh: %v %s", i, x.request.Header, x.body, fresh.request.Header, fresh.body)
+			}
+			if x.request.Header.Get("Traceparent") != r.Traceparent || x.request.Header["Webhook-Signature"] != nil {
+				t.Errorf("request %d: %v", i, x.request.Header)
+			}
+		}
+	}
+}
+
+// An event type may hold anything, and must not fail the request or smuggle a
+// header into it.
+func TestHeadersEventType(t *testing.T) {
+	t.Parallel()
+	receiver := testkit.NewReceiver(t, testkit.ReceiverOptions{})
+	c := newTestClient(t)
+	target := targetOf(t, c, event.Subscriber{Endpoint: event.Endpoint{URL: receiver.URL()}}, event.Secrets{}, time.Time{})
+	for i, eventType := range []string{"Status Changed", " x ", "50%", "é😀", "a\r\nX-Evil: 1", "\x00\x7f", "\xff", "a+b/c"} {
+		e := &event.Event{Sequence: 1, ResourceName: "R", ResourceRecordKey: "1", EventType: eventType}
+		if a := c.Do(context.Background(), target, Request{Events: []*event.Event{e}, Attempt: 1}); a.Class != ClassSuccess {
+			t.Fatalf("%q: answer %+v", eventType, a)
+		}
+		header := receiver.WaitFor(t, i+1, time.Second)[i].Header
+		got, err := url.PathUnescape(header.Get("Postroad-Event-Type"))
+		if got != eventType || err != nil || header.Get("X-Evil") != "" {
+			t.Errorf("%q arrived as %q, %v", eventType, header.Get("Postroad-Event-Type"), err)
+		}
+	}
+}
