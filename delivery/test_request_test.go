@@ -15,7 +15,7 @@ import (
 func TestTest(t *testing.T) {
 	t.Parallel()
 	receiver := testkit.NewReceiver(t, testkit.ReceiverOptions{TLS: true, Script: func(n int, _ *testkit.Request) testkit.Answer {
-		return testkit.Answer{Status: 200 + n, Body: "hello"}
+		return testkit.Answer{Status: 210 + n, Body: "hello"}
 	}})
 	roots := receiver.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs
 	c := newTestClient(t, func(cfg *Config) { cfg.RootCAs = roots })
@@ -28,7 +28,7 @@ func TestTest(t *testing.T) {
 		sub := event.Subscriber{Format: tt.format, BatchSize: tt.batch, Endpoint: event.Endpoint{URL: receiver.URL()}, Auth: event.Auth{Type: event.AuthBearer}}
 		target := targetOf(t, c, sub, event.Secrets{Token: "tok"}, time.Time{})
 		result := c.Test(context.Background(), target)
-		if a := result.Answer; a.Class != ClassSuccess || a.Status != 200+i+1 || string(a.Response) != "hello" || a.Duration <= 0 {
+		if a := result.Answer; a.Class != ClassSuccess || a.Status != 210+i+1 || string(a.Response) != "hello" || a.Duration <= 0 {
 			t.Errorf("answer %+v", a)
 		}
 		if result.DNS != 0 || result.Connect <= 0 || result.TLS <= 0 || result.Connect+result.TLS > result.Answer.Duration {
