@@ -1,0 +1,108 @@
+package worker
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// wakerLock is the advisory lock of the active waker, one per database.
+const wakerLock = 0x706f7374726f6164 // "postroad"
+
+const lockConnectTimeout = 10 * time.Second
+
+// leader lets one process per database act: the one whose session holds an
+// advisory lock. The session is ended by PostgreSQL when it is silent for
+// timeout, so that a host that vanished does not hold it; whoever loses the
+// session stops acting. Two that act for a moment are harmless, as every row
+// guards itself.
+type leader struct {
+	url     string
+	poll    time.Duration // between tries for the lock, and between signs of life
+	timeout time.Duration // of the session's silence
+	logger  *slog.Logger
+}
+
+// run calls act, with a context that ends with the lock, each time the lock is
+// won, until ctx ends. It returns when act has returned.
+func (l leader) run(ctx context.Context, act func(context.Context)) {
+	for ctx.Err() == nil {
+		if err := l.session(ctx, act); err != nil && ctx.Err() == nil {
+			l.logger.Warn("waker session lost", "error", err)
+		}
+		pause(ctx, l.poll)
+	}
+}
+
+func (l leader) session(ctx context.Context, act func(context.Context)) error {
+	connecting, cancel := context.WithTimeout(ctx, lockConnectTimeout)
+	defer cancel()
+	conn, err := pgx.Connect(connecting, l.url)
+	if err != nil {
+		return fmt.Errorf("connect to database: %w", err)
+	}
+	defer func() {
+		closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+		defer cancel()
+		_ = conn.Close(closing) // it gives the lock back, and PostgreSQL does so without
+	}()
+	if _, err := conn.Exec(connecting, fmt.Sprintf("SET idle_session_timeout = %d", l.timeout.Milliseconds())); err != nil {
+		return fmt.Errorf("bound silence of session: %w", err)
+	}
+	for {
+		var won bool
+		if err := l.ask(ctx, conn, "SELECT pg_try_advisory_lock($1)", &won, wakerLock); err != nil {
+			return fmt.Errorf("try waker lock: %w", err)
+		}
+		if won {
+			return l.lead(ctx, conn, act)
+		}
+		if !pause(ctx, l.poll) {
+			return nil
+		}
+	}
+}
+
+// lead runs act until the session is lost or ctx ends.
+func (l leader) lead(ctx context.Context, conn *pgx.Conn, act func(context.Context)) error {
+	acting, stop := context.WithCancel(ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		act(acting)
+	}()
+	defer func() {
+		stop()
+		<-done
+	}()
+	for pause(ctx, l.poll) {
+		var one int
+		if err := l.ask(ctx, conn, "SELECT 1", &one); err != nil {
+			return fmt.Errorf("keep waker lock: %w", err)
+		}
+	}
+	return nil
+}
+
+// ask queries one value; an answer that takes half the session's timeout is
+// none, so that acting stops before PostgreSQL lets another one lead.
+func (l leader) ask(ctx context.Context, conn *pgx.Conn, query string, value any, args ...any) error {
+	ctx, cancel := context.WithTimeout(ctx, l.timeout/2)
+	defer cancel()
+	return conn.QueryRow(ctx, query, args...).Scan(value)
+}
+
+// pause waits for d; false: ctx ended first.
+func pause(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-timer.C:
+		return true
+	}
+}

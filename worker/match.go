@@ -1,0 +1,201 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	"postroad/eventlog"
+)
+
+const (
+	// firstMatchesMax bounds the queries that learning the rows of one feed asks
+	// at once.
+	firstMatchesMax = 4
+	// pageEventsMax and pageBytesMax bound the events looked at under one hold
+	// of the board's lock.
+	pageEventsMax = 1_000
+	pageBytesMax  = 4 << 20
+)
+
+// work matches what is new in a feed: rows that were learned against the
+// stretch between their cursor and the position of the index, then new events
+// against the index. Events are read once, however many rows there are.
+func (w *turn) work(ctx context.Context, f *feed) {
+	err := w.workOn(ctx, f)
+	if err != nil && ctx.Err() == nil {
+		w.logger.Warn("parked rows not matched, trying again", "feed_id", f.id, "error", err)
+		pause(ctx, w.config.RetryDelay)
+	}
+	w.board.done(f, err != nil)
+}
+
+func (w *turn) workOn(ctx context.Context, f *feed) error {
+	if err := w.matchLearned(ctx, f); err != nil {
+		return err
+	}
+	for {
+		more, err := w.matchNew(ctx, f)
+		if err != nil || !more {
+			return err
+		}
+	}
+}
+
+// matchLearned brings learned rows into the index or, where something matches
+// already, to the sender.
+func (w *turn) matchLearned(ctx context.Context, f *feed) error {
+	w.board.mu.Lock()
+	learned, position, indexing := f.learned, f.position, f.follower != nil
+	f.learned = nil
+	w.board.mu.Unlock()
+	if len(learned) == 0 {
+		return nil
+	}
+	if !indexing {
+		w.counters.Statements.Add(1)
+		head, err := w.log.Head(ctx, f.id)
+		if err != nil {
+			w.relearn(f, learned)
+			return err
+		}
+		position = head
+	}
+	var (
+		mu     sync.Mutex
+		failed []*row
+		errs   []error
+		group  sync.WaitGroup
+	)
+	slots := make(chan struct{}, firstMatchesMax)
+	for _, r := range learned {
+		slots <- struct{}{}
+		group.Go(func() {
+			defer func() { <-slots }()
+			if err := w.matchRow(ctx, r, position); err != nil {
+				mu.Lock()
+				defer mu.Unlock()
+				failed, errs = append(failed, r), append(errs, err)
+			}
+		})
+	}
+	group.Wait()
+	w.relearn(f, failed)
+	w.beginFollowing(f, position)
+	return errors.Join(errs...)
+}
+
+// relearn puts rows back whose matching failed.
+func (w *turn) relearn(f *feed, rows []*row) {
+	w.board.mu.Lock()
+	defer w.board.mu.Unlock()
+	f.learned = append(f.learned, rows...)
+}
+
+// beginFollowing follows the feed from position if rows were indexed there.
+func (w *turn) beginFollowing(f *feed, position int64) {
+	w.board.mu.Lock()
+	defer w.board.mu.Unlock()
+	if f.follower == nil && f.index.size > 0 {
+		f.position = position
+		f.follower = w.log.Follow(f.id, position, row{}.Filter) // the zero filter: everything
+	}
+}
+
+// matchRow looks for an event that r waits for between its cursor and position.
+func (w *turn) matchRow(ctx context.Context, r *row, position int64) error {
+	match, err := w.firstMatch(ctx, r, position)
+	if err != nil {
+		return err
+	}
+	w.board.mu.Lock()
+	defer w.board.mu.Unlock()
+	switch {
+	case r.state == rowGone:
+	case match > 0:
+		w.matched(r)
+	default:
+		r.state, r.from = rowIndexed, max(position, r.Cursor)
+		r.feed.index.add(r)
+	}
+	return nil
+}
+
+func (w *turn) firstMatch(ctx context.Context, r *row, upTo int64) (int64, error) {
+	after := r.Cursor
+	for after < upTo {
+		w.counters.Statements.Add(1)
+		match, _, err := w.log.FirstMatch(ctx, r.FeedID, after, upTo, r.Filter)
+		var below *eventlog.BelowFloorError
+		switch {
+		case errors.As(err, &below) && below.FirstSequence-1 > after:
+			after = below.FirstSequence - 1 // what was removed wakes nobody
+			continue
+		case err != nil:
+			return 0, fmt.Errorf("match parked row %s: %w", r.ID, err)
+		}
+		return match, nil
+	}
+	return 0, nil
+}
+
+// matched hands r to the sender. The caller holds the board's lock.
+func (w *turn) matched(r *row) {
+	if r.state == rowIndexed {
+		r.feed.index.remove(r)
+	}
+	r.state = rowMatched
+	w.sender.send(r.ID, r.Generation)
+}
+
+// matchNew matches the next events against the index; more says that there are
+// known to be further ones.
+func (w *turn) matchNew(ctx context.Context, f *feed) (more bool, err error) {
+	w.board.mu.Lock()
+	follower := f.follower
+	if follower != nil && f.index.size == 0 { // nobody would be told
+		follower.Close()
+		f.follower, follower = nil, nil
+	}
+	behind := f.head > f.position
+	w.board.mu.Unlock()
+	if follower == nil || !behind {
+		return false, nil
+	}
+	if err := follower.Wait(ctx); err != nil {
+		return false, fmt.Errorf("wait for events of feed %d: %w", f.id, err)
+	}
+	events, scanned, err := follower.Next(ctx, pageEventsMax, pageBytesMax)
+	var below *eventlog.BelowFloorError
+	if errors.As(err, &below) {
+		w.followAbove(f, below.FirstSequence-1)
+		return true, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("read events of feed %d: %w", f.id, err)
+	}
+	w.counters.Pages.Add(1)
+	w.board.mu.Lock()
+	defer w.board.mu.Unlock()
+	for _, e := range events {
+		for _, r := range f.index.candidates(e.ResourceName, e.EventType) {
+			w.counters.MatchAttempts.Add(1)
+			if r.state == rowIndexed && e.Sequence > r.from && r.Filter.Match(e.ResourceName, e.EventType) {
+				w.matched(r)
+			}
+		}
+	}
+	f.position = max(f.position, scanned)
+	return true, nil
+}
+
+// followAbove goes on above a floor that was raised past the position: what was
+// removed wakes nobody.
+func (w *turn) followAbove(f *feed, floor int64) {
+	w.board.mu.Lock()
+	defer w.board.mu.Unlock()
+	f.follower.Close()
+	f.position = max(f.position, floor)
+	f.follower = w.log.Follow(f.id, f.position, row{}.Filter)
+}

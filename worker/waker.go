@@ -1,0 +1,282 @@
+package worker
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"postroad/eventlog"
+	"postroad/internal/pglisten"
+	"postroad/store"
+)
+
+// WakerConfig says how the waker works. The zero value of a period or bound
+// means its default.
+type WakerConfig struct {
+	// Reload is how often all parked rows are read again, which finds what a
+	// lost notification did not tell. Default 1 min.
+	Reload time.Duration
+	// Sweep is how often rows are looked for that nobody drives, and Unchecked
+	// how long nobody has. Default 1 min each.
+	Sweep, Unchecked time.Duration
+	// MoveCursors is how often cursors of rows that nothing matched are moved.
+	// Default 1 min.
+	MoveCursors time.Duration
+	// Housekeeping is how often partitions are made and dropped, and expired
+	// keys and removed events deleted. Default 1 h; after an error Sweep.
+	Housekeeping time.Duration
+	// AttemptsDays is how many whole days attempts are kept. Default 7.
+	AttemptsDays int
+	// WakeAgain is the time before a wake is repeated; it doubles up to
+	// WakeAgainMax. Default 30 s and 10 min.
+	WakeAgain, WakeAgainMax time.Duration
+	// WakesPerSecond and WakesBurst are the token bucket that all wakes pass.
+	// Default 500 and 1,000.
+	WakesPerSecond, WakesBurst int
+	// Signals is how many signals are under way at once. Default 32.
+	Signals int
+	// SignalTimeout bounds one. Default 15 s: Temporal's client itself gives up
+	// after 10 s.
+	SignalTimeout time.Duration
+	// RetryDelay is the pause after something failed. Default 5 s.
+	RetryDelay time.Duration
+	// Matchers is how many feeds are matched at once. Default 4.
+	Matchers int
+	// LockPoll is how often an inactive waker tries to become the active one,
+	// and an active one shows that it lives; LockTimeout is when PostgreSQL
+	// takes one that shows nothing for dead. Default 2 s and 10 s.
+	LockPoll, LockTimeout time.Duration
+	// BatchMax bounds what one query brings or changes. Default 1,000.
+	BatchMax int
+}
+
+// WithDefaults returns a copy with the defaults filled in.
+func (c WakerConfig) WithDefaults() WakerConfig {
+	setDefault(&c.Reload, time.Minute)
+	setDefault(&c.Sweep, time.Minute)
+	setDefault(&c.Unchecked, time.Minute)
+	setDefault(&c.MoveCursors, time.Minute)
+	setDefault(&c.Housekeeping, time.Hour)
+	setDefault(&c.AttemptsDays, store.AttemptDaysKept)
+	setDefault(&c.WakeAgain, 30*time.Second)
+	setDefault(&c.WakeAgainMax, 10*time.Minute)
+	setDefault(&c.WakesPerSecond, 500)
+	setDefault(&c.WakesBurst, 1_000)
+	setDefault(&c.Signals, 32)
+	setDefault(&c.SignalTimeout, 15*time.Second)
+	setDefault(&c.RetryDelay, 5*time.Second)
+	setDefault(&c.Matchers, 4)
+	setDefault(&c.LockPoll, 2*time.Second)
+	setDefault(&c.LockTimeout, 10*time.Second)
+	setDefault(&c.BatchMax, 1_000)
+	return c
+}
+
+func setDefault[T comparable](field *T, value T) {
+	var zero T
+	if *field == zero {
+		*field = value
+	}
+}
+
+// Counters count what a waker has done since it was made.
+type Counters struct {
+	// Active is 1 while this waker is the active one.
+	Active atomic.Int64
+	// Parked is how many parked rows it knew at the last reload.
+	Parked atomic.Int64
+	// MatchAttempts counts rows that were matched with a new event one by one;
+	// rows that the index rules out are not among them.
+	MatchAttempts atomic.Int64
+	// Statements counts queries about single rows or feeds, Pages reads of new
+	// events of a feed.
+	Statements, Pages atomic.Int64
+	// Sent and Resent count wakes that were sent first and again, Failed those
+	// that could not be sent.
+	Sent, Resent, Failed atomic.Int64
+	// Moved counts cursors that were moved, Swept plain wakes for neglected
+	// rows, Purged tombstones that were removed.
+	Moved, Swept, Purged atomic.Int64
+}
+
+// Waker tells the workflows of parked subscribers that there is something for
+// them. One per database is active. It decides nothing: a wake that is lost is
+// sent again, one too many makes a run look at its row once.
+type Waker struct {
+	config    WakerConfig
+	log       *eventlog.Log
+	store     *store.Store
+	signaller Signaller
+	url       string
+	logger    *slog.Logger
+	counters  Counters
+}
+
+// NewWaker returns a waker. directURL is a connection past any pooler, for the
+// lock and for notifications.
+func NewWaker(config WakerConfig, log *eventlog.Log, s *store.Store, signaller Signaller, directURL string, logger *slog.Logger) *Waker {
+	return &Waker{
+		config: config.WithDefaults(), log: log, store: s, signaller: signaller, url: directURL, logger: logger,
+	}
+}
+
+// Counters returns the waker's counters, which go on counting.
+func (w *Waker) Counters() *Counters { return &w.counters }
+
+// Run wakes whenever this is the active waker of the database, until ctx ends.
+// The log must have been started.
+func (w *Waker) Run(ctx context.Context) {
+	leader{url: w.url, poll: w.config.LockPoll, timeout: w.config.LockTimeout, logger: w.logger}.run(ctx, w.act)
+}
+
+// turn is one stretch of time as the active waker. It begins with nothing known.
+type turn struct {
+	*Waker
+	board  *board
+	sender *sender
+
+	reload chan struct{} // of capacity 1: read all parked rows soon
+
+	mu      sync.Mutex
+	told    map[string]struct{} // subscribers that a notification named
+	heads   map[int64]int64     // feeds that grew
+	telling chan struct{}       // of capacity 1
+}
+
+// toldMax bounds how many notifications wait; beyond it everything is reloaded.
+const toldMax = 100_000
+
+func (w *Waker) act(ctx context.Context) {
+	t := &turn{
+		Waker: w, board: newBoard(), reload: make(chan struct{}, 1),
+		told: map[string]struct{}{}, heads: map[int64]int64{}, telling: make(chan struct{}, 1),
+	}
+	t.sender = t.newSender()
+	w.logger.Info("waker active")
+	w.counters.Active.Store(1)
+	cancel := w.log.OnChange(t.noteHead)
+	defer func() {
+		cancel()
+		t.board.close()
+		w.counters.Active.Store(0)
+		w.logger.Info("waker no longer active")
+	}()
+	loops := []func(context.Context){t.sender.run, t.listen, t.takeTold, t.reloadLoop, t.moveLoop, t.sweepLoop, t.housekeepingLoop}
+	for range w.config.Matchers {
+		loops = append(loops, t.matchLoop)
+	}
+	var running sync.WaitGroup
+	for _, loop := range loops {
+		running.Go(func() { loop(ctx) })
+	}
+	running.Wait()
+}
+
+func (w *turn) newSender() *sender {
+	c := w.config
+	return &sender{
+		signaller: w.signaller, parked: w.stillParked,
+		limiter: rate.NewLimiter(rate.Limit(c.WakesPerSecond), c.WakesBurst), concurrency: c.Signals, timeout: c.SignalTimeout,
+		again: c.WakeAgain, againMax: c.WakeAgainMax, afterError: c.RetryDelay,
+		logger: w.logger, counters: &w.counters, byID: map[string]*wake{}, poked: make(chan struct{}, 1),
+	}
+}
+
+// stillParked asks the database whether a wake is still wanted.
+func (w *turn) stillParked(ctx context.Context, id string, generation int64) (bool, error) {
+	w.counters.Statements.Add(1)
+	row, parked, err := w.store.ParkedRow(ctx, id)
+	if err != nil {
+		return false, err
+	}
+	if !parked || row.Generation != generation {
+		w.board.forget(id, generation)
+		return false, nil
+	}
+	return true, nil
+}
+
+// listen notes which rows were parked or changed their filter. After each
+// connect everything is reloaded, because notifications may have been lost.
+func (w *turn) listen(ctx context.Context) {
+	handlers := map[string]func(string){store.ParkedChannel: w.noteParked}
+	if err := pglisten.Listen(ctx, pglisten.Config{URL: w.url, Logger: w.logger}, handlers, w.reloadSoon); err != nil {
+		w.logger.Error("cannot listen for parked rows, reloading instead", "error", err)
+	}
+}
+
+func (w *turn) reloadSoon() { poke(w.reload) }
+
+func poke(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+func (w *turn) noteParked(id string) {
+	w.mu.Lock()
+	if len(w.told) < toldMax {
+		w.told[id] = struct{}{}
+	} else {
+		w.reloadSoon()
+	}
+	w.mu.Unlock()
+	poke(w.telling)
+}
+
+func (w *turn) noteHead(feedID, head int64) {
+	w.mu.Lock()
+	w.heads[feedID] = max(w.heads[feedID], head)
+	w.mu.Unlock()
+	poke(w.telling)
+}
+
+// takeTold takes in what notifications and the log have told.
+func (w *turn) takeTold(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-w.telling:
+		}
+		w.mu.Lock()
+		told, heads := w.told, w.heads
+		w.told, w.heads = map[string]struct{}{}, map[int64]int64{}
+		w.mu.Unlock()
+		w.board.changed(heads)
+		for id := range told {
+			w.learn(ctx, id)
+		}
+	}
+}
+
+// learn reads one row that a notification named.
+func (w *turn) learn(ctx context.Context, id string) {
+	w.counters.Statements.Add(1)
+	switch row, parked, err := w.store.ParkedRow(ctx, id); {
+	case err != nil:
+		if ctx.Err() == nil {
+			w.logger.Warn("parked row not read", "subscriber", id, "error", err)
+		}
+		w.reloadSoon()
+	case parked:
+		w.board.learn(row)
+	default:
+		w.board.forget(id, 0)
+	}
+}
+
+func (w *turn) matchLoop(ctx context.Context) {
+	for {
+		f := w.board.take(ctx)
+		if f == nil {
+			return
+		}
+		w.work(ctx, f)
+	}
+}
