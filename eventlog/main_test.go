@@ -165,3 +165,8 @@ func records(n int) []event.Event {
 	}
 	return events
 }
+
+func exec(conn *pgx.Conn, sql string, args ...any) error {
+	_, err := conn.Exec(context.Background(), sql, args...)
+	return err
+}
