@@ -23,10 +23,10 @@ const (
 // errTooManyEvents refuses an array by its length.
 var errTooManyEvents = errors.New("api: too many events in one array")
 
-// errEventTooLarge refuses one event by its size; pointer is its place.
-type errEventTooLarge struct{ pointer string }
+// eventTooLargeError refuses one event by its size; pointer is its place.
+type eventTooLargeError struct{ pointer string }
 
-func (e *errEventTooLarge) Error() string { return "api: event too large at " + e.pointer }
+func (e *eventTooLargeError) Error() string { return "api: event too large at " + e.pointer }
 
 // malformedError is a body that is not JSON, or not the JSON asked for as a
 // whole. The pointer is as near to the place as the parser got.
@@ -51,6 +51,7 @@ type eventDecoder struct {
 	source   bytes.Buffer
 	text     []byte
 	supplied bool
+	single   bool // the last body was one event, not an array
 	errs     event.FieldErrors
 	scratch  []byte
 }
@@ -62,7 +63,7 @@ func (d *eventDecoder) reset(text []byte, supplied bool) {
 }
 
 // decodeBody reads a request's body: one event or an array of events. The
-// error is event.FieldErrors, *malformedError, *errEventTooLarge or
+// error is event.FieldErrors, *malformedError, *eventTooLargeError or
 // errTooManyEvents.
 func (d *eventDecoder) decodeBody(text []byte, supplied bool) ([]event.Event, error) {
 	d.reset(text, supplied)
@@ -70,9 +71,11 @@ func (d *eventDecoder) decodeBody(text []byte, supplied bool) ([]event.Event, er
 	var err error
 	switch d.dec.PeekKind() {
 	case '{':
+		d.single = true
 		events = make([]event.Event, 1)
 		err = d.decodeEvent("", &events[0])
 	case '[':
+		d.single = false
 		events, err = d.decodeArray()
 	default:
 		// A reading error, or a kind that is none of ours.
@@ -251,7 +254,7 @@ func (d *eventDecoder) decodeEvent(at string, ev *event.Event) error {
 		return d.malformed(err)
 	}
 	if d.dec.InputOffset()-start > event.EventBytesMax {
-		return &errEventTooLarge{at}
+		return &eventTooLargeError{at}
 	}
 	if ev.ResourceName == "" {
 		d.require(at+"/resourceName", seen&seenResourceName != 0)

@@ -148,7 +148,7 @@ func TestDecodeBody_bounds(t *testing.T) {
 		t.Errorf("an event of %d bytes: %v", len(fits), err)
 	}
 	tooLarge := strings.Replace(fits, "xx", "xxx", 1)
-	var large *errEventTooLarge
+	var large *eventTooLargeError
 	if _, err := decodeOne("["+small+","+tooLarge+"]", false); !errors.As(err, &large) || large.pointer != "/1" {
 		t.Errorf("an event of %d bytes: %v", len(tooLarge), err)
 	}

@@ -1,0 +1,83 @@
+package api
+
+import (
+	"errors"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+)
+
+// metrics counts by what has few values: routes, never paths, feeds or ids.
+type metrics struct {
+	requests  *prometheus.CounterVec
+	durations *prometheus.HistogramVec
+	problems  *prometheus.CounterVec
+	stored    prometheus.Counter
+	repeated  prometheus.Counter
+}
+
+func newMetrics(registry *prometheus.Registry) (*metrics, error) {
+	published := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "postroad_published_events_total", Help: "Events answered with success, by result: stored or duplicate.",
+	}, []string{"result"})
+	m := &metrics{
+		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "postroad_http_requests_total", Help: "Requests answered, by route, method and class of status.",
+		}, []string{"route", "method", "class"}),
+		durations: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "postroad_http_request_duration_seconds", Help: "Time from a request's header to its answer.",
+			Buckets: []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60},
+		}, []string{"route", "method", "class"}),
+		problems: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "postroad_http_problems_total", Help: "Problems answered, by code.",
+		}, []string{"code"}),
+		stored: published.WithLabelValues("stored"), repeated: published.WithLabelValues("duplicate"),
+	}
+	errs := make([]error, 0, 4)
+	for _, collector := range []prometheus.Collector{m.requests, m.durations, m.problems, published} {
+		errs = append(errs, registry.Register(collector))
+	}
+	return m, errors.Join(errs...)
+}
+
+var statusClasses = [...]string{"1xx", "2xx", "3xx", "4xx", "5xx"}
+
+func (m *metrics) observe(method, route string, status int, took time.Duration) {
+	class := "other"
+	if i := status/100 - 1; i >= 0 && i < len(statusClasses) {
+		class = statusClasses[i]
+	}
+	if route == "unknown" {
+		method = "any" // whatever the client made up
+	}
+	m.requests.WithLabelValues(route, method, class).Inc()
+	m.durations.WithLabelValues(route, method, class).Observe(took.Seconds())
+}
+
+// MetricsHandler serves the registry for Prometheus. It belongs on a listener
+// of its own: it asks for no token.
+func (s *Server) MetricsHandler() http.Handler {
+	return promhttp.HandlerFor(s.config.Registry, promhttp.HandlerOpts{
+		Registry: s.config.Registry, MaxRequestsInFlight: 4, Timeout: 10 * time.Second,
+		ErrorLog: metricsLog{s},
+	})
+}
+
+// metricsLog hands promhttp's complaints to the server's logger.
+type metricsLog struct{ s *Server }
+
+// Println implements promhttp.Logger.
+func (l metricsLog) Println(v ...any) {
+	texts := make([]string, 0, len(v))
+	for _, part := range v {
+		if err, ok := part.(error); ok {
+			texts = append(texts, err.Error())
+		} else if text, ok := part.(string); ok {
+			texts = append(texts, strconv.Quote(text))
+		}
+	}
+	l.s.config.Logger.Warn("serving metrics", "errors", texts)
+}

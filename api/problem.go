@@ -1,0 +1,205 @@
+package api
+
+import (
+	"net/http"
+	"strconv"
+	"time"
+
+	"postroad/event"
+)
+
+// Code names a kind of problem; `/problems/<code>` is its RFC 9457 type. A code
+// keeps its meaning for ever; texts may change.
+type Code string
+
+// Kinds of problem.
+const (
+	CodeMalformed           Code = "malformed"
+	CodeInvalidParameter    Code = "invalid-parameter"
+	CodeInvalidHeader       Code = "invalid-header"
+	CodeUploadCut           Code = "upload-cut"
+	CodeUnauthorized        Code = "unauthorized"
+	CodeNotFound            Code = "not-found"
+	CodeMethodNotAllowed    Code = "method-not-allowed"
+	CodeExists              Code = "exists"
+	CodeDeleting            Code = "deleting"
+	CodeInUse               Code = "in-use"
+	CodeProtected           Code = "protected"
+	CodeSequenceConflict    Code = "sequence-conflict"
+	CodeBelowFloor          Code = "below-floor"
+	CodeVersionMismatch     Code = "version-mismatch"
+	CodeTooLarge            Code = "too-large"
+	CodeUnsupportedMedia    Code = "unsupported-media-type"
+	CodeInvalid             Code = "invalid"
+	CodeIdempotencyConflict Code = "idempotency-conflict"
+	CodeInternal            Code = "internal"
+	CodeBusy                Code = "busy"
+	CodeUnavailable         Code = "unavailable"
+	CodeOutcomeUnknown      Code = "outcome-unknown"
+	CodeNotReady            Code = "not-ready"
+)
+
+// kinds says what holds for every problem of a code.
+var kinds = map[Code]struct {
+	status int
+	title  string
+}{
+	CodeMalformed:           {http.StatusBadRequest, "The body cannot be read"},
+	CodeInvalidParameter:    {http.StatusBadRequest, "A query parameter is wrong"},
+	CodeInvalidHeader:       {http.StatusBadRequest, "A header is wrong"},
+	CodeUploadCut:           {http.StatusBadRequest, "The upload ended too early"},
+	CodeUnauthorized:        {http.StatusUnauthorized, "A valid token is required"},
+	CodeNotFound:            {http.StatusNotFound, "There is no such thing"},
+	CodeMethodNotAllowed:    {http.StatusMethodNotAllowed, "The method is not allowed here"},
+	CodeExists:              {http.StatusConflict, "The name is taken"},
+	CodeDeleting:            {http.StatusConflict, "The name is still being freed"},
+	CodeInUse:               {http.StatusConflict, "It is still in use"},
+	CodeProtected:           {http.StatusConflict, "It cannot be deleted"},
+	CodeSequenceConflict:    {http.StatusConflict, "A supplied sequence does not fit the log"},
+	CodeBelowFloor:          {http.StatusGone, "The events asked for have been removed"},
+	CodeVersionMismatch:     {http.StatusPreconditionFailed, "The configuration has changed"},
+	CodeTooLarge:            {http.StatusRequestEntityTooLarge, "The request is too large"},
+	CodeUnsupportedMedia:    {http.StatusUnsupportedMediaType, "The body's type is not supported"},
+	CodeInvalid:             {http.StatusUnprocessableEntity, "The request is not valid"},
+	CodeIdempotencyConflict: {http.StatusUnprocessableEntity, "An idempotency key was used for other content"},
+	CodeInternal:            {http.StatusInternalServerError, "Something went wrong on our side"},
+	CodeBusy:                {http.StatusServiceUnavailable, "The server is busy"},
+	CodeUnavailable:         {http.StatusServiceUnavailable, "The database is out of reach"},
+	CodeOutcomeUnknown:      {http.StatusServiceUnavailable, "It is not known whether the events were stored"},
+	CodeNotReady:            {http.StatusServiceUnavailable, "The server is not ready"},
+}
+
+// Fault names one thing that is wrong with a request. Exactly one of Pointer,
+// Parameter and Header says where.
+type Fault struct {
+	// Pointer is a JSON Pointer (RFC 6901) into the body; "" is the whole body.
+	Pointer *string `json:"pointer,omitempty"`
+	// Parameter is the name of a query or path parameter.
+	Parameter string `json:"parameter,omitempty"`
+	// Header is the name of a request header.
+	Header string `json:"header,omitempty"`
+	// Detail says what is wrong and what would be right.
+	Detail string `json:"detail"`
+}
+
+// Problem is an error as the client is told it (RFC 9457). All of it but cause
+// is safe to show.
+type Problem struct {
+	Code   Code
+	Detail string
+	Errors []Fault
+	// RetryAfter, if above 0, is sent as Retry-After in whole seconds.
+	RetryAfter time.Duration
+	// Header holds headers of this answer.
+	Header map[string]string
+
+	// Members of single kinds of problem.
+	FirstSequence int64     // below-floor
+	Head          *int64    // sequence-conflict
+	Version       int64     // version-mismatch
+	Progress      *progress // NDJSON
+	Checks        map[string]string
+
+	cause error
+}
+
+// progress says how far an NDJSON upload came.
+type progress struct {
+	line         int64
+	accepted     int64
+	duplicates   int64
+	lastSequence int64
+}
+
+// Error implements error.
+func (p *Problem) Error() string {
+	if p.cause != nil {
+		return string(p.Code) + ": " + p.Detail + ": " + p.cause.Error()
+	}
+	return string(p.Code) + ": " + p.Detail
+}
+
+// Unwrap returns the error behind the problem; it is logged, never shown.
+func (p *Problem) Unwrap() error { return p.cause }
+
+// Status is the HTTP status of the problem's kind.
+func (p *Problem) Status() int { return kinds[p.Code].status }
+
+// problemBody is the wire form.
+type problemBody struct {
+	Type          string            `json:"type"`
+	Title         string            `json:"title"`
+	Status        int               `json:"status"`
+	Detail        string            `json:"detail,omitempty"`
+	Errors        []Fault           `json:"errors,omitempty"`
+	RequestID     string            `json:"requestId"`
+	FirstSequence int64             `json:"firstSequence,omitzero"`
+	Head          *int64            `json:"head,omitempty"`
+	Version       int64             `json:"version,omitzero"`
+	Line          int64             `json:"line,omitzero"`
+	Accepted      *int64            `json:"accepted,omitempty"`
+	Duplicates    *int64            `json:"duplicates,omitempty"`
+	LastSequence  *int64            `json:"lastSequence,omitempty"`
+	Checks        map[string]string `json:"checks,omitempty"`
+}
+
+func (p *Problem) body(requestID string) problemBody {
+	b := problemBody{
+		Type: "/problems/" + string(p.Code), Title: kinds[p.Code].title, Status: p.Status(), Detail: p.Detail, Errors: p.Errors,
+		RequestID: requestID, FirstSequence: p.FirstSequence, Head: p.Head, Version: p.Version, Checks: p.Checks,
+	}
+	if g := p.Progress; g != nil {
+		b.Line, b.Accepted, b.Duplicates, b.LastSequence = g.line, &g.accepted, &g.duplicates, &g.lastSequence
+	}
+	return b
+}
+
+// retryAfterSeconds rounds up, so that nobody comes back too early.
+func retryAfterSeconds(d time.Duration) string {
+	return strconv.FormatInt(int64((d+time.Second-1)/time.Second), 10)
+}
+
+// invalid is a request whose members are wrong.
+func invalid(faults event.FieldErrors) *Problem {
+	p := &Problem{Code: CodeInvalid, Detail: "See errors for each member that is wrong."}
+	for _, f := range faults[:min(len(faults), fieldErrorsMax)] {
+		p.Errors = append(p.Errors, Fault{Pointer: &f.Pointer, Detail: f.Detail})
+	}
+	if len(faults) == 1 {
+		p.Detail = sentence(faults[0].Pointer, faults[0].Detail)
+	}
+	return p
+}
+
+// invalidAt is invalid with one fault.
+func invalidAt(pointer, detail string) *Problem {
+	return invalid(event.FieldErrors{{Pointer: pointer, Detail: detail}})
+}
+
+func invalidParameter(name, detail string) *Problem {
+	return &Problem{Code: CodeInvalidParameter, Detail: sentence(name, detail), Errors: []Fault{{Parameter: name, Detail: detail}}}
+}
+
+func invalidHeader(name, detail string) *Problem {
+	return &Problem{Code: CodeInvalidHeader, Detail: sentence(name, detail), Errors: []Fault{{Header: name, Detail: detail}}}
+}
+
+func notFound(parameter, detail string) *Problem {
+	return &Problem{Code: CodeNotFound, Detail: sentence("", detail), Errors: []Fault{{Parameter: parameter, Detail: detail}}}
+}
+
+// atPointer is a problem of one place in the body.
+func atPointer(code Code, pointer, detail string) *Problem {
+	return &Problem{Code: code, Detail: sentence(pointer, detail), Errors: []Fault{{Pointer: &pointer, Detail: detail}}}
+}
+
+// sentence makes one of a place and what is wrong there.
+func sentence(place, detail string) string {
+	if place == "" {
+		place = "The body"
+		if detail != "" && detail[0] >= 'A' && detail[0] <= 'Z' || len(detail) > 2 && detail[:3] == "no " {
+			return detail + "."
+		}
+	}
+	return place + " " + detail + "."
+}

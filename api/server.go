@@ -1,0 +1,186 @@
+package api
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/gin-gonic/gin"
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/semaphore"
+
+	"postroad/contract"
+	"postroad/delivery"
+	"postroad/eventlog"
+	"postroad/store"
+)
+
+// Config is what a Server works with. The zero value of each optional field
+// means its default.
+type Config struct {
+	// Store and Log are the database. Required.
+	Store *store.Store
+	Log   *eventlog.Log
+	// Client makes test requests and knows which endpoints may be called.
+	// Default: one of the API's own, made from AllowHTTPEndpoints,
+	// AllowLoopback, AllowedPrefixes and Version.
+	Client *delivery.Client
+	// AllowLoopback admits endpoints on this host, and AllowedPrefixes those on
+	// the operator's own networks. Default: neither.
+	AllowLoopback   bool
+	AllowedPrefixes []netip.Prefix
+	// Waker tells Temporal of subscribers that have something to do. nil: nobody
+	// is told, and the sweep finds them.
+	Waker Waker
+	// AdminToken is the one bearer token. Required.
+	AdminToken string
+	// Version is Postroad's own, shown in the API's description. Default "dev".
+	Version string
+	// AllowHTTPEndpoints admits endpoints without TLS. Default false.
+	AllowHTTPEndpoints bool
+	// TemporalUIURL is where the Temporal UI is, and TemporalNamespace what is
+	// looked at there (default contract.Namespace); without the former, status
+	// shows no link.
+	TemporalUIURL     string
+	TemporalNamespace string
+	// Ready are the checks behind /readyz, by name; each must end with its
+	// context.
+	Ready map[string]func(context.Context) error
+	// Registry takes the API's metrics and is what MetricsHandler serves.
+	// Default: a new one.
+	Registry *prometheus.Registry
+	// ForceWait bounds the wait for a control to be in force before the answer
+	// is 202. Default 5 s.
+	ForceWait time.Duration
+	// DatabaseMax bounds a request's work in the database, other than
+	// publishing and long polls. Default 5 s.
+	DatabaseMax time.Duration
+	// UploadBytes bounds the published bodies held in memory at once. Default
+	// 256 MiB.
+	UploadBytes int64
+	// Logger. Default slog.Default().
+	Logger *slog.Logger
+}
+
+// WithDefaults returns a copy with the defaults filled in.
+func (c Config) WithDefaults() Config {
+	setDefault(&c.Version, "dev")
+	setDefault(&c.TemporalNamespace, contract.Namespace)
+	setDefault(&c.ForceWait, 5*time.Second)
+	setDefault(&c.DatabaseMax, 5*time.Second)
+	setDefault(&c.UploadBytes, uploadBytesDefault)
+	if c.Registry == nil {
+		c.Registry = prometheus.NewRegistry()
+	}
+	if c.Logger == nil {
+		c.Logger = slog.Default()
+	}
+	return c
+}
+
+func setDefault[T comparable](field *T, value T) {
+	var zero T
+	if *field == zero {
+		*field = value
+	}
+}
+
+func (c Config) validate() error {
+	switch {
+	case c.Store == nil:
+		return errors.New("Store is required")
+	case c.Log == nil:
+		return errors.New("Log is required")
+	case c.AdminToken == "":
+		return errors.New("AdminToken is required")
+	case c.UploadBytes < publishBytesMax:
+		return fmt.Errorf("UploadBytes must be at least %d", publishBytesMax)
+	}
+	return nil
+}
+
+// Server is the HTTP API. It is safe for concurrent use.
+type Server struct {
+	config      Config
+	engine      *gin.Engine
+	metrics     *metrics
+	tokenDigest [sha256.Size]byte
+	feeds       feedCache
+	uploads     *semaphore.Weighted
+	decoders    sync.Pool
+	wakes       *wakeQueue
+	document    *document
+	client      *delivery.Client
+
+	// draining ends when the server drains: long polls end with it.
+	draining context.Context //nolint:containedctx // it is a signal, not a call's context
+	drain    context.CancelFunc
+}
+
+// New makes a server. Close it when no request is under way any more.
+func New(config Config) (*Server, error) {
+	config = config.WithDefaults()
+	if err := config.validate(); err != nil {
+		return nil, fmt.Errorf("configure API: %w", err)
+	}
+	document, err := loadDocument(config.Version)
+	if err != nil {
+		return nil, fmt.Errorf("read API description: %w", err)
+	}
+	metrics, err := newMetrics(config.Registry)
+	if err != nil {
+		return nil, fmt.Errorf("register metrics: %w", err)
+	}
+	s := &Server{
+		config: config, document: document, metrics: metrics,
+		tokenDigest: sha256.Sum256([]byte(config.AdminToken)),
+		uploads:     semaphore.NewWeighted(config.UploadBytes),
+		decoders:    sync.Pool{New: func() any { return new(eventDecoder) }},
+		wakes:       newWakeQueue(config.Waker, config.Logger),
+	}
+	if s.client = config.Client; s.client == nil {
+		s.client = delivery.NewClient(delivery.Config{
+			Version: config.Version,
+			Guard: delivery.GuardConfig{
+				AllowHTTP: config.AllowHTTPEndpoints, AllowLoopback: config.AllowLoopback, AllowedPrefixes: config.AllowedPrefixes,
+			},
+		})
+	}
+	s.draining, s.drain = context.WithCancel(context.Background())
+	s.engine = s.routes()
+	return s, nil
+}
+
+// Handler serves the API.
+func (s *Server) Handler() http.Handler { return s.engine }
+
+// Drain ends long polls at once and makes the server not ready; other requests
+// are served as before. Call it before http.Server.Shutdown.
+func (s *Server) Drain() { s.drain() }
+
+// Close stops what runs in the background. It does not wait for Temporal.
+func (s *Server) Close() {
+	s.drain()
+	s.wakes.close()
+	if s.config.Client == nil {
+		s.client.Close()
+	}
+}
+
+// NewHTTPServer returns a server for handler with the API's timeouts. Bodies
+// and answers have deadlines of their own, set by the handlers: an upload may
+// take long as long as it goes on.
+func NewHTTPServer(handler http.Handler) *http.Server {
+	return &http.Server{
+		Handler:           handler,
+		ReadHeaderTimeout: 10 * time.Second,
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    64 << 10,
+	}
+}
