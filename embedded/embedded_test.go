@@ -72,6 +72,11 @@ func temporalAlone(dir string) embedded.Config {
 
 func start(t *testing.T, cfg embedded.Config) *embedded.Stack {
 	t.Helper()
+	t.Cleanup(func() {
+		if err := embedded.Remove(cfg.DataDir); err != nil {
+			t.Error(err)
+		}
+	})
 	ctx, cancel := context.WithTimeout(t.Context(), waitMax)
 	defer cancel()
 	s, err := embedded.Start(ctx, cfg)
@@ -80,9 +85,6 @@ func start(t *testing.T, cfg embedded.Config) *embedded.Stack {
 	}
 	t.Cleanup(func() {
 		if err := s.Stop(context.Background()); err != nil {
-			t.Error(err)
-		}
-		if err := embedded.Remove(cfg.DataDir); err != nil {
 			t.Error(err)
 		}
 	})

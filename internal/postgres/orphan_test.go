@@ -107,7 +107,7 @@ func TestOrphan(t *testing.T) {
 			t.Fatal(err)
 		}
 		_, rest, _ := strings.Cut(string(text), "\n")
-		if err := os.WriteFile(pidFile, []byte(strconv.Itoa(os.Getppid())+"\n"+rest), 0o600); err != nil {
+		if err := os.WriteFile(pidFile, []byte(strconv.Itoa(stranger(t, pidFile))+"\n"+rest), 0o600); err != nil {
 			t.Fatal(err)
 		}
 		start(t, dir)
@@ -115,6 +115,27 @@ func TestOrphan(t *testing.T) {
 			t.Errorf("%d rows, want 1", n)
 		}
 	})
+}
+
+// stranger starts a process of the file's owner, whom alone PostgreSQL heeds.
+func stranger(t *testing.T, file string) int {
+	t.Helper()
+	info, err := os.Stat(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := osexec.CommandContext(t.Context(), "sleep", "300")
+	if owner := info.Sys().(*syscall.Stat_t); os.Geteuid() == 0 {
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: owner.Uid, Gid: owner.Gid}}
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	})
+	return cmd.Process.Pid
 }
 
 // homeOf is where the cluster of dir really lies.

@@ -26,18 +26,18 @@ func quiet() *slog.Logger { return slog.New(slog.NewTextHandler(io.Discard, nil)
 // start runs a cluster in dir and removes it after the test.
 func start(t *testing.T, dir string) *postgres.Cluster {
 	t.Helper()
+	t.Cleanup(func() {
+		if err := postgres.Remove(dir); err != nil {
+			t.Error(err)
+		}
+	})
 	ctx, cancel := context.WithTimeout(t.Context(), startTimeout)
 	defer cancel()
 	c, err := postgres.Start(ctx, postgres.Config{Dir: dir, NoSync: true, Logger: quiet(), RestartDelay: 10 * time.Millisecond})
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		_ = c.Stop(context.Background()) // what it returns is the tests' business
-		if err := postgres.Remove(dir); err != nil {
-			t.Error(err)
-		}
-	})
+	t.Cleanup(func() { _ = c.Stop(context.Background()) }) // what it returns is the tests' business
 	return c
 }
 

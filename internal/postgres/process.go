@@ -98,6 +98,7 @@ func (c *Cluster) launch(ctx context.Context) error {
 		c.mu.Lock()
 		c.proc = nil
 		c.mu.Unlock()
+		err = errors.Join(err, c.home.clearRemains(context.WithoutCancel(ctx)))
 		return fmt.Errorf("start PostgreSQL in %s: %w%s", c.home.dir, err, logTail(c.home.logPath(), logStart))
 	}
 	return nil
