@@ -32,7 +32,7 @@ func (w *turn) every(ctx context.Context, what string, period, retry time.Durati
 }
 
 // reloadLoop reads all parked rows now and then, and when notifications may
-// have been lost. The first connect of listen starts it.
+// have been lost.
 func (w *turn) reloadLoop(ctx context.Context) {
 	for {
 		if err := w.reloadRows(ctx); err != nil && ctx.Err() == nil {
@@ -75,6 +75,7 @@ func (w *turn) reloadRows(ctx context.Context) error {
 		w.sender.forget(row.ID, row.Generation)
 	}
 	w.counters.Parked.Store(count)
+	w.counters.Reloads.Add(1)
 	return nil
 }
 

@@ -87,8 +87,9 @@ func setDefault[T comparable](field *T, value T) {
 type Counters struct {
 	// Active is 1 while this waker is the active one.
 	Active atomic.Int64
-	// Parked is how many parked rows it knew at the last reload.
-	Parked atomic.Int64
+	// Parked is how many parked rows it knew at the last reload, of which there
+	// were Reloads.
+	Parked, Reloads atomic.Int64
 	// MatchAttempts counts rows that were matched with a new event one by one;
 	// rows that the index rules out are not among them.
 	MatchAttempts atomic.Int64

@@ -75,15 +75,15 @@ func quick(change func(*worker.WakerConfig)) worker.WakerConfig {
 	return c
 }
 
-// wake starts a waker, waits until it is active and knows the parked rows there
-// are, and stops it at the end of the test or by the function returned.
+// wake starts a waker, waits until it is active, hears notifications and knows
+// the parked rows there are, and stops it at the end of the test or by the
+// function returned.
 func (b *bundle) wake(config worker.WakerConfig) (*worker.Waker, func()) {
 	b.t.Helper()
 	w, stop := b.start(config)
 	b.eventually(func() bool { return w.Counters().Active.Load() == 1 }, "the waker is active")
-	var parked int64
-	b.check(b.pool.QueryRow(b.t.Context(), `SELECT count(*) FROM runs WHERE parked AND NOT deleted`).Scan(&parked))
-	b.eventually(func() bool { return w.Counters().Parked.Load() == parked }, "the parked rows are known")
+	// It reloads when it becomes active and again when it hears notifications.
+	b.eventually(func() bool { return w.Counters().Reloads.Load() >= 2 }, "the parked rows are known")
 	return w, stop
 }
 
