@@ -50,14 +50,24 @@ func (s *Store) InsertAttempts(ctx context.Context, attempts []Attempt) error {
 	if len(attempts) == 0 {
 		return nil
 	}
-	rows := pgx.CopyFromSlice(len(attempts), func(i int) ([]any, error) {
+	row := func(i int) ([]any, error) {
 		a := &attempts[i]
 		return []any{
 			a.Subscriber, a.StartedAt, a.FirstSequence, a.LastSequence, a.EventCount, a.Attempt, a.Class, a.Status,
 			a.Duration.Microseconds(), a.RequestBytes, storable(a.Error), storable(a.Response), storable(a.RetryAfter),
 		}, nil
-	})
-	if _, err := s.pool.CopyFrom(ctx, pgx.Identifier{"attempts"}, attemptColumns, rows); err != nil {
+	}
+	// A COPY on its way into the default partition fails where the day's own one
+	// is made in front of it; the next COPY finds that.
+	const triesMax = 4
+	var err error
+	for range triesMax {
+		_, err = s.pool.CopyFrom(ctx, pgx.Identifier{"attempts"}, attemptColumns, pgx.CopyFromSlice(len(attempts), row))
+		if !hasCode(err, sqlstateCheckViolation) {
+			break
+		}
+	}
+	if err != nil {
 		return fmt.Errorf("insert %d attempts: %w", len(attempts), err)
 	}
 	return nil

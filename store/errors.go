@@ -54,18 +54,9 @@ func (e *ImmutableError) Error() string {
 
 // SQLSTATE codes that the store tells apart (PostgreSQL appendix A).
 const (
-	sqlstateUniqueViolation     = "23505"
-	sqlstateCheckViolation      = "23514"
-	sqlstateForeignKeyViolation = "23503"
-	sqlstateUndefinedTable      = "42P01"
-	sqlstateDuplicateTable      = "42P07"
+	sqlstateCheckViolation = "23514"
+	sqlstateUndefinedTable = "42P01"
 )
-
-// violates reports whether err is the violation of that named constraint.
-func violates(err error, sqlstate, constraint string) bool {
-	var pg *pgconn.PgError
-	return errors.As(err, &pg) && pg.Code == sqlstate && pg.ConstraintName == constraint
-}
 
 // hasCode reports whether err is PostgreSQL's error of that SQLSTATE.
 func hasCode(err error, sqlstate string) bool {

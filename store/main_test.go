@@ -42,7 +42,18 @@ func openPool(t *testing.T, url string) *pgxpool.Pool {
 	check(t, err)
 	pool, err := pgxpool.NewWithConfig(context.Background(), cfg)
 	check(t, err)
-	t.Cleanup(pool.Close)
+	t.Cleanup(func() {
+		closed := make(chan struct{})
+		go func() {
+			pool.Close()
+			close(closed)
+		}()
+		select {
+		case <-closed:
+		case <-time.After(10 * time.Second): // else a failed test would hang
+			t.Error("a connection was not given back to the pool")
+		}
+	})
 	return pool
 }
 
