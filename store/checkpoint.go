@@ -2,11 +2,13 @@ package store
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 )
 
 // Checkpoint is the whole position of one run, to be written over the row as
@@ -93,34 +95,34 @@ WITH input AS (
         checked_at = clock_timestamp()
       FROM input c JOIN locked l ON l.id = c.id
      WHERE r.id = c.id AND r.lease = c.lease
-    RETURNING r.id, r.desired_version, r.applied_version, r.generation, c.applied > 0 OR c.park OR c.release AS controls
+    RETURNING r.id, c.lease, r.desired_version, r.applied_version, r.generation, c.applied > 0 OR c.park OR c.release AS controls
 ), applied AS (
     UPDATE controls SET applied_at = clock_timestamp() FROM written w
      WHERE w.controls AND controls.subscriber = w.id AND controls.applied_at IS NULL AND controls.version <= w.applied_version
 )
-SELECT id, desired_version, generation FROM written`
+SELECT lease, desired_version, generation FROM written`
 
 // WriteCheckpoints writes the checkpoints of many runs in one statement and
-// one commit. The results stand in the order of the batch, which holds a
-// subscriber at most once. A parked row is announced to the wakers.
+// one commit. The results stand in the order of the batch, which holds a lease
+// at most once.
 func (s *Store) WriteCheckpoints(ctx context.Context, batch []*Checkpoint) ([]CheckpointResult, error) {
-	at := make(map[string]int, len(batch))
+	at := make(map[uuid.UUID]int, len(batch))
 	for i, c := range batch {
-		at[c.ID] = i
+		at[c.Lease] = i
 	}
 	rows, err := s.pool.Query(ctx, writeCheckpoints, checkpointArrays(batch)...)
 	if err != nil {
 		return nil, fmt.Errorf("write checkpoints: %w", err)
 	}
 	results := make([]CheckpointResult, len(batch))
-	var id string
+	var lease uuid.UUID
 	var desired, generation int64
-	_, err = pgx.ForEachRow(rows, []any{&id, &desired, &generation}, func() error {
+	_, err = pgx.ForEachRow(rows, []any{&lease, &desired, &generation}, func() error {
 		r := CheckpointResult{Held: true, Desired: desired}
-		if batch[at[id]].Park {
+		if batch[at[lease]].Park {
 			r.Generation = generation
 		}
-		results[at[id]] = r
+		results[at[lease]] = r
 		return nil
 	})
 	if err != nil {
@@ -180,4 +182,11 @@ func arrayLiteral(numbers []int64) string {
 		b = fmt.Append(b, n)
 	}
 	return string(append(b, '}'))
+}
+
+// DataRefused reports whether PostgreSQL refused the data of a statement
+// (SQLSTATE classes 22 and 23): trying again cannot help.
+func DataRefused(err error) bool {
+	var pg *pgconn.PgError
+	return errors.As(err, &pg) && len(pg.Code) == 5 && (pg.Code[:2] == "22" || pg.Code[:2] == "23")
 }

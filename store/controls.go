@@ -9,8 +9,6 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
-
-	"postroad/contract"
 )
 
 // Channels of PostgreSQL's NOTIFY; every payload is a subscriber's id.
@@ -19,6 +17,12 @@ const (
 	ControlsChannel = "postroad_controls"
 	// ParkedChannel: a run parked, or the filter of a subscriber changed.
 	ParkedChannel = "postroad_parked"
+)
+
+// Kinds of control that Control takes; the same words as in contract.
+const (
+	ControlPause  = "pause"
+	ControlResume = "resume"
 )
 
 // PauseReasonCharactersMax bounds the reason kept with a pause.
@@ -30,7 +34,7 @@ var ErrUntilPast = errors.New("the pause would end in the past")
 // ControlRequest asks for one change of a subscriber's holds.
 type ControlRequest struct {
 	Subscriber string
-	// Kind is contract.ControlPause or contract.ControlResume.
+	// Kind is ControlPause or ControlResume.
 	Kind string
 	// Reason is shown in the status while the pause lasts.
 	Reason string
@@ -162,7 +166,7 @@ func findControl(ctx context.Context, tx pgx.Tx, c control) (ControlResult, bool
 // changeHold changes the row that lockForControl locked.
 func changeHold(ctx context.Context, tx pgx.Tx, r ControlRequest, c *control) error {
 	switch r.Kind {
-	case contract.ControlPause:
+	case ControlPause:
 		reason := cutCharacters(r.Reason, PauseReasonCharactersMax)
 		c.args = map[string]any{"reason": reason, "until": r.Until}
 		tag, err := tx.Exec(ctx, `
@@ -172,7 +176,7 @@ func changeHold(ctx context.Context, tx pgx.Tx, r ControlRequest, c *control) er
 			return ErrUntilPast
 		}
 		return err
-	case contract.ControlResume:
+	case ControlResume:
 		return resume(ctx, tx, r.Subscriber)
 	}
 	return fmt.Errorf("unknown control %q", r.Kind)

@@ -1,0 +1,170 @@
+package activities
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+
+	"postroad/store"
+)
+
+// Checkpoints in one statement, and pauses between tries while PostgreSQL is
+// away.
+const (
+	checkpointGroupMax = 1000
+	checkpointRetryMin = 50 * time.Millisecond
+	checkpointRetryMax = time.Second
+	checkpointTimeout  = 10 * time.Second
+)
+
+// saved is the answer to a submitted checkpoint.
+type saved struct {
+	store.CheckpointResult
+	// sentAt is when the statement was sent, by the monotonic clock: the lease
+	// held at or after it.
+	sentAt time.Time
+	// err is set where the checkpoint can never be written: the data was
+	// refused, or the process stops.
+	err error
+}
+
+// checkpointer group-commits the positions of all runs of the process: one
+// statement in flight, everything that comes meanwhile goes into the next.
+// While PostgreSQL is away it keeps what it has, one checkpoint a run, and
+// tries again.
+type checkpointer struct {
+	write  func(context.Context, []*store.Checkpoint) ([]store.CheckpointResult, error)
+	logger *slog.Logger
+
+	mu      sync.Mutex
+	pending map[uuid.UUID]*submission
+	kick    chan struct{}
+}
+
+// submission is the newest position of one run and those who wait for it. An
+// older one that was not written yet is replaced: positions are absolute.
+type submission struct {
+	render  func(now time.Time) *store.Checkpoint
+	waiters []func(saved)
+}
+
+func newCheckpointer(s *store.Store, logger *slog.Logger) *checkpointer {
+	return &checkpointer{
+		write: s.WriteCheckpoints, logger: logger,
+		pending: map[uuid.UUID]*submission{}, kick: make(chan struct{}, 1),
+	}
+}
+
+// submit queues the newest checkpoint of the run that holds lease. render is
+// called for each try, because waits shrink while PostgreSQL is away; done is
+// called once, from the writer's goroutine, and must not block. Submissions of
+// one lease must come in the order of their positions.
+func (c *checkpointer) submit(lease uuid.UUID, render func(now time.Time) *store.Checkpoint, done func(saved)) {
+	c.mu.Lock()
+	s := c.pending[lease]
+	if s == nil {
+		s = &submission{}
+		c.pending[lease] = s
+	}
+	s.render = render
+	s.waiters = append(s.waiters, done)
+	c.mu.Unlock()
+	select {
+	case c.kick <- struct{}{}:
+	default:
+	}
+}
+
+// run writes until ctx ends, and what is queued then once more.
+func (c *checkpointer) run(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			c.fail(c.take(0), context.Cause(ctx))
+			return
+		case <-c.kick:
+		}
+		for {
+			group := c.take(checkpointGroupMax)
+			if len(group) == 0 {
+				break
+			}
+			c.writeGroup(ctx, group)
+		}
+	}
+}
+
+// take removes up to most submissions, all of them for 0.
+func (c *checkpointer) take(most int) []*submission {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	group := make([]*submission, 0, len(c.pending))
+	for lease, s := range c.pending {
+		if most > 0 && len(group) == most {
+			break
+		}
+		group = append(group, s)
+		delete(c.pending, lease)
+	}
+	return group
+}
+
+// writeGroup writes until it is written. One member whose data PostgreSQL
+// refuses never fails the others: they are written one by one then.
+func (c *checkpointer) writeGroup(ctx context.Context, group []*submission) {
+	pause := checkpointRetryMin
+	for {
+		sentAt := time.Now()
+		batch := make([]*store.Checkpoint, len(group))
+		for i, s := range group {
+			batch[i] = s.render(sentAt)
+		}
+		tryCtx, cancel := context.WithTimeout(ctx, checkpointTimeout)
+		results, err := c.write(tryCtx, batch)
+		cancel()
+		switch {
+		case err == nil:
+			for i, s := range group {
+				s.resolve(saved{CheckpointResult: results[i], sentAt: sentAt})
+			}
+			return
+		case ctx.Err() != nil:
+			c.fail(group, context.Cause(ctx))
+			return
+		case store.DataRefused(err) && len(group) > 1:
+			for _, s := range group {
+				c.writeGroup(ctx, []*submission{s})
+			}
+			return
+		case store.DataRefused(err):
+			c.logger.Error("checkpoint refused", "subscriber", batch[0].ID, "error", err)
+			c.fail(group, err)
+			return
+		}
+		c.logger.Warn("checkpoints delayed", "runs", len(group), "retry_in", pause, "error", err)
+		select {
+		case <-ctx.Done():
+		case <-time.After(pause):
+		}
+		pause = min(2*pause, checkpointRetryMax)
+	}
+}
+
+func (c *checkpointer) fail(group []*submission, err error) {
+	if err == nil {
+		err = errors.New("the checkpoint writer stopped")
+	}
+	for _, s := range group {
+		s.resolve(saved{err: err})
+	}
+}
+
+func (s *submission) resolve(result saved) {
+	for _, done := range s.waiters {
+		done(result)
+	}
+}

@@ -1,0 +1,125 @@
+package activities
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"postroad/internal/pglisten"
+	"postroad/store"
+)
+
+// slotsBusy is the part of the slots in use above which runs make room.
+const slotsBusy = 0.8
+
+// registry knows the runs of this process, so that controls reach them. A
+// subscriber can have two for a moment: a fenced one and its successor.
+type registry struct {
+	mu   sync.Mutex
+	runs map[string]map[*run]struct{}
+	n    int
+}
+
+func newRegistry() *registry { return &registry{runs: map[string]map[*run]struct{}{}} }
+
+func (g *registry) add(r *run) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.runs[r.id] == nil {
+		g.runs[r.id] = map[*run]struct{}{}
+	}
+	g.runs[r.id][r] = struct{}{}
+	g.n++
+}
+
+func (g *registry) remove(r *run) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	delete(g.runs[r.id], r)
+	if len(g.runs[r.id]) == 0 {
+		delete(g.runs, r.id)
+	}
+	g.n--
+}
+
+func (g *registry) of(id string) []*run {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	list := make([]*run, 0, len(g.runs[id]))
+	for r := range g.runs[id] {
+		list = append(list, r)
+	}
+	return list
+}
+
+func (g *registry) each(f func(*run)) {
+	g.mu.Lock()
+	var list []*run
+	for _, runs := range g.runs {
+		for r := range runs {
+			list = append(list, r)
+		}
+	}
+	g.mu.Unlock()
+	for _, r := range list {
+		f(r)
+	}
+}
+
+func (g *registry) count() int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.n
+}
+
+// pressed reports that runs must make room: more than 80 % of the slots are in
+// use.
+func (a *Activities) pressed() bool {
+	return float64(a.runs.count()) > slotsBusy*float64(a.cfg.Slots)
+}
+
+// watchControls tells runs of controls: at once by NOTIFY, and by one query
+// per period over a partial index, should a notification be lost.
+func (a *Activities) watchControls(ctx context.Context) {
+	look := make(chan struct{}, 1)
+	poke := func() {
+		select {
+		case look <- struct{}{}:
+		default:
+		}
+	}
+	if a.cfg.ListenURL != "" {
+		var listening sync.WaitGroup
+		defer listening.Wait()
+		listening.Go(func() {
+			pglisten.Listen(ctx, pglisten.Config{URL: a.cfg.ListenURL, Logger: a.cfg.Logger},
+				map[string]func(string){store.ControlsChannel: func(id string) {
+					if len(a.runs.of(id)) > 0 {
+						poke()
+					}
+				}}, poke)
+		})
+	}
+	ticker := time.NewTicker(a.cfg.ControlPoll)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-look:
+		case <-ticker.C:
+		}
+		if a.runs.count() == 0 {
+			continue
+		}
+		pending, err := a.cfg.Store.PendingControls(ctx)
+		if err != nil {
+			continue // the runs themselves find out: no checkpoint gets through either
+		}
+		for id, version := range pending {
+			for _, r := range a.runs.of(id) {
+				r.controlSeen(version)
+			}
+		}
+	}
+}

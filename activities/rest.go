@@ -1,0 +1,132 @@
+package activities
+
+import (
+	"context"
+	"time"
+
+	"postroad/store"
+)
+
+// untilTouch is how long an idle run may rest before its row must be marked as
+// looked at.
+func (r *run) untilTouch() time.Duration {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	every := r.a.cfg.Touch
+	if r.dirty {
+		every = min(every, scannedSaveAfter)
+	}
+	return max(0, time.Until(r.touched.Add(every)))
+}
+
+// scannedSaveAfter is how late the row may learn of events that were only
+// looked at.
+const scannedSaveAfter = time.Second
+
+// touch marks the row as looked at, when it is time.
+func (r *run) touch() {
+	if r.untilTouch() > 0 {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.saveLocked(nil, nil)
+}
+
+// final submits a last checkpoint and waits until it is written. While
+// PostgreSQL is away it waits with the lease: nobody else can take it either.
+// A drain bounds the wait. False: it is not known to be written.
+func (r *run) final(change func(*store.Checkpoint)) (saved, bool) {
+	done := make(chan saved, 1)
+	r.mu.Lock()
+	r.parking = true
+	r.saveLocked(change, func(s saved) { done <- s })
+	r.mu.Unlock()
+	var bound <-chan time.Time
+	for {
+		select {
+		case s := <-done:
+			return s, true
+		case <-bound:
+			r.abandoned = true
+			return saved{}, false
+		case <-r.kick:
+		case <-time.After(time.Second):
+		}
+		r.mu.Lock()
+		draining := r.draining
+		r.mu.Unlock()
+		if draining && bound == nil {
+			bound = time.After(r.a.cfg.ReleaseTimeout)
+		}
+	}
+}
+
+// release writes the last position and gives the lease back. If it was not
+// ours any more the row knows better: whoever looks at it next will see.
+func (r *run) release(end ending) ending {
+	s, written := r.final(func(c *store.Checkpoint) { c.Release, c.InFlight = true, 0 })
+	switch {
+	case !written:
+		return endDrained
+	case s.err != nil:
+		return endBroken
+	}
+	return end
+}
+
+// park leaves the row to the wakers. No wake can be lost: what committed
+// before the parking did is found by the look at the database that follows it,
+// and what commits later is seen by a waker, to whom the parking is announced.
+func (r *run) park() ending {
+	s, written := r.final(func(c *store.Checkpoint) { c.Park, c.InFlight = true, 0 })
+	switch {
+	case !written:
+		return endDrained
+	case s.err != nil:
+		return endBroken
+	case !s.Held:
+		return endFenced
+	}
+	r.generation = s.Generation
+	if err := bounded(r.ctx, func(ctx context.Context) error { return r.a.cfg.Store.AnnounceParked(ctx, r.id) }); err != nil {
+		r.log.Warn("parking not announced", "error", err) // the wakers reload
+	}
+	if s.Desired > r.desired {
+		return endControl // in force since the parking; the row says what it is
+	}
+	match, err := r.lookAgain()
+	if err != nil {
+		r.log.Warn("no look at the log after parking", "error", err) // the wakers look too
+	}
+	if match == 0 || err != nil {
+		return endParked
+	}
+	return r.unpark()
+}
+
+// lookAgain asks the database, never the ring, for something to send.
+func (r *run) lookAgain() (match int64, err error) {
+	err = bounded(r.ctx, func(ctx context.Context) error {
+		match, _, err = r.a.cfg.Log.FirstMatch(ctx, r.feedID, r.scanned, 0, r.filter)
+		return err
+	})
+	return match, err
+}
+
+// unpark goes on if nobody did meanwhile.
+func (r *run) unpark() ending {
+	sentAt := time.Now()
+	var ok bool
+	err := bounded(r.ctx, func(ctx context.Context) (err error) {
+		ok, err = r.a.cfg.Store.Unpark(ctx, r.id, r.lease, r.generation, r.desired)
+		return err
+	})
+	if err != nil || !ok {
+		return endParked // a wake follows: there is something to send
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.parking, r.confirmed, r.touched, r.idleSince = false, sentAt, sentAt, sentAt
+	return endNone
+}

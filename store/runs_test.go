@@ -1,0 +1,430 @@
+package store_test
+
+import (
+	"errors"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/uuid"
+
+	"postroad/event"
+	"postroad/store"
+)
+
+// take takes the lease of acme and fails the test where it is not held.
+func (b *bundle) take() (uuid.UUID, store.Taken) {
+	b.t.Helper()
+	lease := uuid.New()
+	taken, err := b.TakeLease(b.t.Context(), "acme", lease)
+	check(b.t, err)
+	if !taken.Held {
+		b.t.Fatalf("not held: %+v", taken.Run)
+	}
+	return lease, taken
+}
+
+func (b *bundle) run(id string) store.Run {
+	b.t.Helper()
+	run, err := b.Run(b.t.Context(), id)
+	check(b.t, err)
+	return run
+}
+
+func (b *bundle) write(batch ...*store.Checkpoint) []store.CheckpointResult {
+	b.t.Helper()
+	results, err := b.WriteCheckpoints(b.t.Context(), batch)
+	check(b.t, err)
+	return results
+}
+
+func (b *bundle) control(kind string) store.ControlResult {
+	b.t.Helper()
+	result, err := b.Control(b.t.Context(), store.ControlRequest{Subscriber: "acme", Kind: kind, Source: "test"})
+	check(b.t, err)
+	return result
+}
+
+func TestTakeLease(t *testing.T) {
+	t.Parallel()
+	begin := event.Start{Where: "beginning"}
+	t.Run("fences whoever held it", func(t *testing.T) {
+		b := setup(t)
+		b.create("acme", begin)
+		first, taken := b.take()
+		if taken.Stale {
+			t.Error("a first lease found another")
+		}
+		second, taken := b.take()
+		if !taken.Stale || *taken.Run.Lease != second {
+			t.Errorf("stale %v, lease %v", taken.Stale, taken.Run.Lease)
+		}
+		results := b.write(&store.Checkpoint{ID: "acme", Lease: first, Cursor: 7}, &store.Checkpoint{ID: "acme", Lease: second, Cursor: 3})
+		if results[0].Held || !results[1].Held || b.run("acme").Cursor != 3 {
+			t.Errorf("held %v %v, cursor %d", results[0].Held, results[1].Held, b.run("acme").Cursor)
+		}
+		if _, held, err := b.Confirm(t.Context(), "acme", first); held || err != nil {
+			t.Errorf("the fenced lease is confirmed: %v", err)
+		}
+		if _, held, err := b.Confirm(t.Context(), "acme", second); !held || err != nil {
+			t.Errorf("the lease is not confirmed: %v", err)
+		}
+	})
+	t.Run("a lease kept by a parked row is not stale", func(t *testing.T) {
+		b := setup(t)
+		b.create("acme", begin)
+		lease, _ := b.take()
+		b.write(&store.Checkpoint{ID: "acme", Lease: lease, Park: true})
+		if _, taken := b.take(); taken.Stale || taken.Run.Parked {
+			t.Errorf("stale %v, parked %v", taken.Stale, taken.Run.Parked)
+		}
+	})
+	for name, hold := range map[string]string{
+		"paused":   `paused = true`,
+		"for long": `paused = true, paused_until = clock_timestamp() + interval '1 hour'`,
+		"halted":   `halted_reason = 'x'`,
+		"disabled": `disabled = true`,
+		"deleted":  `deleted = true`,
+		"waiting":  `not_before = clock_timestamp() + interval '1 hour'`,
+	} {
+		t.Run("not while "+name, func(t *testing.T) {
+			b := setup(t)
+			b.create("acme", begin)
+			b.exec(`UPDATE runs SET ` + hold)
+			taken, err := b.TakeLease(t.Context(), "acme", uuid.New())
+			check(t, err)
+			if taken.Held || b.run("acme").Lease != nil {
+				t.Errorf("held %v, lease %v", taken.Held, b.run("acme").Lease)
+			}
+		})
+	}
+	t.Run("ends a pause whose time has come", func(t *testing.T) {
+		b := setup(t)
+		b.create("acme", begin)
+		b.exec(`UPDATE runs SET paused = true, pause_reason = 'x', paused_until = clock_timestamp()`)
+		b.take()
+		if run := b.run("acme"); run.Paused || run.PausedUntil != nil || run.PauseReason != nil {
+			t.Errorf("still paused: %+v", run)
+		}
+	})
+	t.Run("sees a hold that commits while it waits for the row", func(t *testing.T) {
+		b := setup(t)
+		b.create("acme", begin)
+		tx, err := b.pool.Begin(t.Context())
+		check(t, err)
+		_, err = tx.Exec(t.Context(), `UPDATE runs SET paused = true`)
+		check(t, err)
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			taken, err := b.TakeLease(t.Context(), "acme", uuid.New())
+			if err != nil || taken.Held {
+				t.Errorf("held %v, %v", taken.Held, err)
+			}
+		})
+		b.awaitLockWaiter()
+		check(t, tx.Commit(t.Context()))
+		wg.Wait()
+	})
+	t.Run("unknown", func(t *testing.T) {
+		b := setup(t)
+		if _, err := b.TakeLease(t.Context(), "nobody", uuid.New()); !errors.Is(err, store.ErrNotFound) {
+			t.Error(err)
+		}
+	})
+}
+
+func TestWriteCheckpoints(t *testing.T) {
+	t.Parallel()
+	begin := event.Start{Where: "beginning"}
+	t.Run("round trip", func(t *testing.T) {
+		b := setup(t)
+		b.create("acme", begin)
+		lease, _ := b.take()
+		c := &store.Checkpoint{
+			ID: "acme", Lease: lease, Cursor: 9, Settled: []int64{11, 12}, PreviousSequence: 8,
+			Wait: time.Hour, WaitReason: "HTTP 429", WaitClass: store.WaitAsked, Failing: true, Failures: 2, Asked: 3, EventAttempt: 4,
+			RangeFirst: 10, RangeLast: 19, RangeAttempt: 5, Probe: true, BatchLimit: 6, InFlight: 7, LastError: "HTTP 429", Delivered: true,
+		}
+		b.write(c)
+		run := b.run("acme")
+		got := store.Checkpoint{
+			ID: run.ID, Lease: *run.Lease, Cursor: run.Cursor, Settled: run.Settled, PreviousSequence: run.PreviousSequence,
+			Wait: run.Remaining().Round(time.Minute), WaitReason: *run.WaitReason, WaitClass: *run.WaitClass,
+			Failing: run.FailingSince != nil, Failures: run.Failures, Asked: run.Asked, EventAttempt: run.EventAttempt,
+			RangeFirst: run.RangeFirst, RangeLast: run.RangeLast, RangeAttempt: run.RangeAttempt, Probe: run.Probe,
+			BatchLimit: run.BatchLimit, InFlight: run.InFlight, LastError: *run.LastError, Delivered: run.LastDeliveredAt != nil,
+		}
+		if diff := cmp.Diff(*c, got); diff != "" {
+			t.Error(diff)
+		}
+		since := *run.FailingSince
+		b.write(c)
+		if again := b.run("acme"); !again.FailingSince.Equal(since) {
+			t.Error("failing_since moved while the endpoint goes on failing")
+		}
+		c.Wait, c.Failing, c.Delivered, c.WaitReason, c.WaitClass = 0, false, false, "", ""
+		b.write(c)
+		if again := b.run("acme"); again.NotBefore != nil || again.FailingSince != nil || again.LastDeliveredAt == nil || again.WaitReason != nil {
+			t.Errorf("after the failure: %+v", again)
+		}
+	})
+	t.Run("never ends a hold", func(t *testing.T) {
+		b := setup(t)
+		b.create("acme", begin)
+		lease, _ := b.take()
+		b.write(&store.Checkpoint{ID: "acme", Lease: lease, Disable: true, Halt: "because"})
+		b.control(store.ControlPause)
+		b.write(&store.Checkpoint{ID: "acme", Lease: lease, Release: true})
+		if run := b.run("acme"); !run.Disabled || run.HaltedReason == nil || !run.Paused || run.Lease != nil {
+			t.Errorf("%+v", run)
+		}
+	})
+	t.Run("a parking gets a generation of its own", func(t *testing.T) {
+		b := setup(t)
+		b.create("acme", begin)
+		lease, _ := b.take()
+		first := b.write(&store.Checkpoint{ID: "acme", Lease: lease, Park: true})[0]
+		run := b.run("acme")
+		if !run.Parked || run.Generation != first.Generation || first.Generation == 0 {
+			t.Errorf("parked %v, generation %d, want %d", run.Parked, run.Generation, first.Generation)
+		}
+		if _, held, _ := b.Confirm(t.Context(), "acme", lease); held {
+			t.Error("a parked lease is confirmed")
+		}
+		ok, err := b.Unpark(t.Context(), "acme", lease, first.Generation, first.Desired)
+		if err != nil || !ok {
+			t.Fatalf("unpark: %v, %v", ok, err)
+		}
+		second := b.write(&store.Checkpoint{ID: "acme", Lease: lease, Park: true})[0]
+		if second.Generation <= first.Generation {
+			t.Errorf("generations %d, then %d", first.Generation, second.Generation)
+		}
+		if ok, _ := b.Unpark(t.Context(), "acme", lease, first.Generation, first.Desired); ok {
+			t.Error("unparked under an old generation")
+		}
+		b.control(store.ControlPause)
+		if ok, _ := b.Unpark(t.Context(), "acme", lease, second.Generation, second.Desired); ok {
+			t.Error("unparked past a control")
+		}
+	})
+	t.Run("groups of two processes in opposite order", func(t *testing.T) {
+		b := setup(t)
+		var forth, back []*store.Checkpoint
+		for _, id := range []string{"a", "b", "c", "d"} {
+			b.create(id, begin)
+			lease := uuid.New()
+			_, err := b.TakeLease(t.Context(), id, lease)
+			check(t, err)
+			forth = append(forth, &store.Checkpoint{ID: id, Lease: lease})
+			back = append([]*store.Checkpoint{{ID: id, Lease: lease}}, back...)
+		}
+		var wg sync.WaitGroup
+		for _, batch := range [][]*store.Checkpoint{forth, back} {
+			wg.Go(func() {
+				for range 200 {
+					if _, err := b.WriteCheckpoints(t.Context(), batch); err != nil {
+						t.Error(err)
+						return
+					}
+				}
+			})
+		}
+		wg.Wait()
+	})
+}
+
+func TestControl(t *testing.T) {
+	t.Parallel()
+	begin := event.Start{Where: "beginning"}
+	t.Run("in force at once where nobody sends", func(t *testing.T) {
+		b := setup(t)
+		b.create("acme", begin)
+		if r := b.control(store.ControlPause); !r.InForce || r.Version != 1 {
+			t.Errorf("%+v", r)
+		}
+		b.control(store.ControlResume)
+		lease, _ := b.take()
+		b.write(&store.Checkpoint{ID: "acme", Lease: lease, Park: true})
+		if r := b.control(store.ControlPause); !r.InForce {
+			t.Error("not in force on a parked row")
+		}
+	})
+	t.Run("put in force by the holder", func(t *testing.T) {
+		b := setup(t)
+		b.create("acme", begin)
+		lease, _ := b.take()
+		r := b.control(store.ControlPause)
+		if r.InForce {
+			t.Fatal("in force under a lease")
+		}
+		pending, err := b.PendingControls(t.Context())
+		check(t, err)
+		if diff := cmp.Diff(map[string]int64{"acme": r.Version}, pending); diff != "" {
+			t.Error(diff)
+		}
+		if desired, held, err := b.Confirm(t.Context(), "acme", lease); err != nil || !held || desired != r.Version {
+			t.Errorf("confirm: %d %v %v", desired, held, err)
+		}
+		result := b.write(&store.Checkpoint{ID: "acme", Lease: lease})[0]
+		if inForce, _ := b.InForce(t.Context(), "acme", r.Version); inForce || result.Desired != r.Version {
+			t.Errorf("a checkpoint that knew nothing of it put it in force; desired %d", result.Desired)
+		}
+		b.write(&store.Checkpoint{ID: "acme", Lease: lease, Applied: r.Version})
+		if inForce, _ := b.InForce(t.Context(), "acme", r.Version); !inForce {
+			t.Error("not in force after the holder said so")
+		}
+		if n := value[int](b, `SELECT count(*) FROM controls WHERE applied_at IS NULL`); n != 0 {
+			t.Errorf("%d controls without applied_at", n)
+		}
+	})
+	t.Run("put in force when the holder is gone", func(t *testing.T) {
+		b := setup(t)
+		b.create("acme", begin)
+		b.take()
+		r := b.control(store.ControlPause)
+		taken, err := b.TakeLease(t.Context(), "acme", uuid.New())
+		check(t, err)
+		if taken.Held || !taken.Stale {
+			t.Fatalf("%+v", taken)
+		}
+		check(t, b.ForceUnheld(t.Context(), "acme", false))
+		if inForce, _ := b.InForce(t.Context(), "acme", r.Version); inForce {
+			t.Error("in force before the old holder's second is over")
+		}
+		check(t, b.ForceUnheld(t.Context(), "acme", true))
+		if inForce, _ := b.InForce(t.Context(), "acme", r.Version); !inForce {
+			t.Error("not in force")
+		}
+	})
+	t.Run("the same request is one control", func(t *testing.T) {
+		b := setup(t)
+		b.create("acme", begin)
+		request := store.ControlRequest{Subscriber: "acme", Kind: store.ControlPause, Source: "test", RequestID: "r1"}
+		first, err := b.Control(t.Context(), request)
+		check(t, err)
+		b.control(store.ControlResume)
+		again, err := b.Control(t.Context(), request)
+		check(t, err)
+		if again.Version != first.Version || b.run("acme").Paused {
+			t.Errorf("versions %d and %d, paused %v", first.Version, again.Version, b.run("acme").Paused)
+		}
+	})
+	t.Run("refused", func(t *testing.T) {
+		b := setup(t)
+		b.create("acme", begin)
+		past := time.Now().Add(-time.Hour)
+		_, err := b.Control(t.Context(), store.ControlRequest{Subscriber: "acme", Kind: store.ControlPause, Until: &past, Source: "test"})
+		if !errors.Is(err, store.ErrUntilPast) || b.run("acme").DesiredVersion != 0 {
+			t.Errorf("%v, version %d", err, b.run("acme").DesiredVersion)
+		}
+		_, err = b.Control(t.Context(), store.ControlRequest{Subscriber: "nobody", Kind: store.ControlPause, Source: "test"})
+		if !errors.Is(err, store.ErrNotFound) {
+			t.Error(err)
+		}
+	})
+}
+
+func TestResume(t *testing.T) {
+	t.Parallel()
+	const wait = `, not_before = clock_timestamp() + interval '1 hour', wait_reason = 'HTTP 429', wait_class = 'asked'`
+	for name, test := range map[string]struct {
+		hold  string
+		waits bool
+	}{
+		"nothing holds: the wait ends":        {`paused = false` + wait, false},
+		"paused: the wait stays":              {`paused = true` + wait, true},
+		"a pause that is over does not count": {`paused = true, paused_until = clock_timestamp()` + wait, false},
+		"halted":                              {`halted_reason = 'x', event_attempt = 5, failing_since = now(), failures = 3`, false},
+		"disabled, halted and paused":         {`disabled = true, halted_reason = 'x', paused = true` + wait, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := setup(t)
+			b.create("acme", event.Start{Where: "beginning"})
+			b.exec(`UPDATE runs SET ` + test.hold)
+			b.control(store.ControlResume)
+			run := b.run("acme")
+			if run.Paused || run.Disabled || run.HaltedReason != nil || run.EventAttempt != 0 || run.FailingSince != nil || run.Failures != 0 {
+				t.Errorf("still held: %+v", run)
+			}
+			if (run.Remaining() > 0) != test.waits {
+				t.Errorf("waits %v, want a wait: %v", run.Remaining(), test.waits)
+			}
+		})
+	}
+}
+
+func TestParkedRows(t *testing.T) {
+	b := setup(t)
+	sub := subscriber("acme")
+	sub.Filter.ResourceNames = []string{"Property"}
+	_, err := b.Create(t.Context(), sub, event.Secrets{})
+	check(t, err)
+	b.create("busy", event.Start{Where: "beginning"})
+	lease, _ := b.take()
+	parked := b.write(&store.Checkpoint{ID: "acme", Lease: lease, Park: true, Cursor: 5})[0]
+	rows, err := b.ParkedRows(t.Context(), "", 10)
+	check(t, err)
+	want := []store.ParkedRow{{ID: "acme", FeedID: b.run("acme").FeedID, Filter: sub.Filter, Cursor: 5, Generation: parked.Generation}}
+	if diff := cmp.Diff(want, rows); diff != "" {
+		t.Fatal(diff)
+	}
+	if _, ok, err := b.ParkedRow(t.Context(), "busy"); ok || err != nil {
+		t.Errorf("busy is parked: %v", err)
+	}
+	for name, test := range map[string]struct {
+		move store.CursorMove
+		want int64
+	}{
+		"of another parking":  {store.CursorMove{ID: "acme", Generation: parked.Generation + 1, Cursor: 9}, 5},
+		"of another filter":   {store.CursorMove{ID: "acme", Generation: parked.Generation, Version: 1, Cursor: 9}, 5},
+		"backwards":           {store.CursorMove{ID: "acme", Generation: parked.Generation, Cursor: 4}, 5},
+		"of what is known so": {store.CursorMove{ID: "acme", Generation: parked.Generation, Cursor: 7}, 7},
+	} {
+		b.exec(`UPDATE runs SET cursor = 5 WHERE id = 'acme'`)
+		_, err := b.MoveParkedCursors(t.Context(), []store.CursorMove{test.move})
+		check(t, err)
+		if got := b.run("acme").Cursor; got != test.want {
+			t.Errorf("a move %s: cursor %d, want %d", name, got, test.want)
+		}
+	}
+}
+
+func TestSweepRows(t *testing.T) {
+	b := setup(t)
+	neglected := map[string]string{
+		"runnable": ``,
+		"waited":   `, not_before = clock_timestamp() - interval '2 minutes'`,
+	}
+	left := map[string]string{
+		"checked": `, checked_at = clock_timestamp()`,
+		"parked":  `, parked = true`,
+		"paused":  `, paused = true`,
+		"waiting": `, not_before = clock_timestamp() + interval '1 minute'`,
+		"just":    `, not_before = clock_timestamp() - interval '1 second'`,
+		"halted":  `, halted_reason = 'x'`,
+		"deleted": `, deleted = true`,
+	}
+	for _, group := range []map[string]string{neglected, left} {
+		for id, set := range group {
+			b.create(id, event.Start{Where: "beginning"})
+			b.exec(`UPDATE runs SET checked_at = clock_timestamp() - interval '2 minutes' WHERE id = $1`, id)
+			b.exec(`UPDATE runs SET id = id`+set+` WHERE id = $1`, id)
+		}
+	}
+	ids, err := b.SweepRows(t.Context(), time.Minute, 100)
+	check(t, err)
+	for _, id := range ids {
+		if _, ok := neglected[id]; !ok {
+			t.Errorf("%s is swept", id)
+		}
+	}
+	if len(ids) != len(neglected) {
+		t.Errorf("swept %v", ids)
+	}
+	tombstones, err := b.Tombstones(t.Context(), 10)
+	check(t, err)
+	if diff := cmp.Diff([]string{"deleted"}, tombstones); diff != "" {
+		t.Error(diff)
+	}
+}
