@@ -41,7 +41,7 @@ func describe(r *Run, lag int64, exact bool) (state, reason string) {
 	case r.PausedNow():
 		return StatePaused, pausedReason(r)
 	case r.Remaining() > 0 && text(r.WaitClass) == WaitAsked:
-		return StateWaiting, fmt.Sprintf("%s from the consumer; resumes %s", waitReason(r), clock(*r.NotBefore, r.Now))
+		return StateWaiting, fmt.Sprintf("%s; resumes %s", waitReason(r), clock(*r.NotBefore, r.Now))
 	case r.Remaining() > 0:
 		return StateRetrying, fmt.Sprintf("%s; tries again %s", waitReason(r), clock(*r.NotBefore, r.Now))
 	case r.FailingSince != nil || r.Failures > 0 || r.EventAttempt > 0:

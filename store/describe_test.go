@@ -12,7 +12,7 @@ func TestDescribe(t *testing.T) {
 	now := time.Date(2026, 11, 22, 14, 1, 10, 0, time.UTC)
 	soon, tomorrow, past := now.Add(59500*time.Millisecond), now.Add(24*time.Hour), now.Add(-time.Minute)
 	asked, endpoint, record := store.WaitAsked, store.WaitEndpoint, store.WaitRecord
-	http429, http503, refused := "HTTP 429", "HTTP 503", "event 57 was refused with HTTP 422 (attempt 2 of 5)"
+	http429, http503, refused := "HTTP 429 from the consumer", "HTTP 503 from the consumer", "event 57 was refused with HTTP 422 (attempt 2 of 5)"
 	halted, why := "event 57 (Property) was refused 5 times, last answer HTTP 422", "maintenance"
 	for name, c := range map[string]struct {
 		run           store.Run
@@ -38,7 +38,7 @@ func TestDescribe(t *testing.T) {
 		},
 		"retrying": {
 			store.Run{NotBefore: &soon, WaitClass: &endpoint, WaitReason: &http503, FailingSince: &past, Failures: 1},
-			"retrying", "HTTP 503; tries again 14:02:10 UTC",
+			"retrying", "HTTP 503 from the consumer; tries again 14:02:10 UTC",
 		},
 		"an event refused": {
 			store.Run{NotBefore: &tomorrow, WaitClass: &record, WaitReason: &refused, EventAttempt: 2},
@@ -46,10 +46,10 @@ func TestDescribe(t *testing.T) {
 		},
 		"the wait is over, the answer is not there": {
 			store.Run{NotBefore: &past, WaitClass: &endpoint, WaitReason: &http503, FailingSince: &past, Failures: 1},
-			"retrying", "HTTP 503; trying again now",
+			"retrying", "HTTP 503 from the consumer; trying again now",
 		},
 		"what the consumer asked for is over": {store.Run{NotBefore: &past, WaitClass: &asked, WaitReason: &http429}, "active", "sending"},
-		"a failure without a wait":            {store.Run{EventAttempt: 1, LastError: &http503}, "retrying", "HTTP 503; trying again now"},
+		"a failure without a wait":            {store.Run{EventAttempt: 1, LastError: &http503}, "retrying", "HTTP 503 from the consumer; trying again now"},
 		"active":                              {store.Run{}, "active", "sending"},
 		"parked":                              {store.Run{Parked: true, Cursor: 298}, "idle", "caught up; waiting for the event after 298"},
 	} {

@@ -47,7 +47,7 @@ type Run struct {
 	PreviousSequence int64
 
 	NotBefore    *time.Time
-	WaitReason   *string
+	WaitReason   *string // what was wrong, e.g. "HTTP 429 from the consumer"
 	WaitClass    *string // WaitAsked, WaitEndpoint, WaitRecord
 	FailingSince *time.Time
 	Failures     int // failures in a row: the schedule's step
