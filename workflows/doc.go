@@ -4,6 +4,6 @@
 //
 // A worker that registers a workflow of this package also needs Interceptor,
 // and so does a replayer: a run without it fails its first task rather than be
-// deaf to signals. Changes here are replayed against the recorded histories in
+// deaf to signals. A replayer needs the workflow ID too. Changes here are replayed against the recorded histories in
 // testdata; what would break one needs workflow.GetVersion.
 package workflows

@@ -63,7 +63,7 @@ func (s *subscriber) waitOf(ctx workflow.Context, result contract.DeliverResult)
 	// More without progress, fenced, interrupted, and whatever a later version
 	// of Deliver returns.
 	s.shortWaits++
-	return jittered(workflow.GetInfo(ctx).WorkflowExecution.RunID, s.shortWaits)
+	return jittered(workflow.GetInfo(ctx).OriginalRunID, s.shortWaits)
 }
 
 // jittered spreads shortWait over 0.75 to 1.25 of itself, so that the runs a

@@ -1,0 +1,48 @@
+package worker
+
+import (
+	"log/slog"
+	"net/netip"
+
+	"postroad/activities"
+	"postroad/eventlog"
+	"postroad/store"
+)
+
+// DeliveriesConfig says how a worker's activities reach the database and
+// consumers.
+type DeliveriesConfig struct {
+	Log   *eventlog.Log
+	Store *store.Store
+	// DirectURL is a connection to PostgreSQL past any pooler.
+	DirectURL string
+	// SearchAttributes reports that the Temporal namespace has ours.
+	SearchAttributes bool
+	// Slots is how many Delivers run at once, as in Config. Default
+	// SlotsDefault().
+	Slots int
+	// AllowHTTPEndpoints admits endpoints without TLS, AllowLoopback those on
+	// this host, AllowedPrefixes those on the operator's own networks.
+	AllowHTTPEndpoints bool
+	AllowLoopback      bool
+	AllowedPrefixes    []netip.Prefix
+	// Version is sent to consumers in User-Agent.
+	Version string
+	Logger  *slog.Logger
+}
+
+// NewDeliveries makes the activities for Config.Activities. The caller starts
+// them before the worker and closes them after it.
+func NewDeliveries(config DeliveriesConfig) *activities.Activities {
+	if config.Slots == 0 {
+		config.Slots = SlotsDefault()
+	}
+	return activities.New(activities.Config{
+		Log: config.Log, Store: config.Store, ListenURL: config.DirectURL,
+		SearchAttributes: config.SearchAttributes, Slots: config.Slots, Logger: config.Logger,
+		Client: activities.NewClient(activities.ClientConfig{
+			AllowHTTPEndpoints: config.AllowHTTPEndpoints, AllowLoopback: config.AllowLoopback,
+			AllowedPrefixes: config.AllowedPrefixes, Version: config.Version,
+		}),
+	})
+}
