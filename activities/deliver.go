@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -217,18 +218,18 @@ func describe(row *store.Run) contract.DeliverResult {
 
 // waitSummary is what a timer is called in the Temporal UI.
 func waitSummary(row *store.Run) string {
-	reason := ""
+	reason, asked := "", false
 	if row.WaitReason != nil {
-		reason = *row.WaitReason
+		reason = strings.Replace(*row.WaitReason, fromConsumer, "", 1)
 	}
-	left := row.Remaining().Round(time.Millisecond)
-	if left > time.Second {
-		left = left.Round(time.Second)
+	if row.WaitClass != nil {
+		asked = *row.WaitClass == store.WaitAsked
 	}
-	if row.WaitClass != nil && *row.WaitClass == store.WaitAsked {
-		return fmt.Sprintf("Retry-After %s, %s", left, reason)
+	left := row.Remaining().Round(time.Millisecond).Seconds()
+	if asked {
+		return fmt.Sprintf("Retry-After %.6g s, %s", left, reason)
 	}
-	return fmt.Sprintf("retry in %s, %s", left, reason)
+	return fmt.Sprintf("retry in %.6g s, %s", left, reason)
 }
 
 // ceilMillis never lets a timer end before the wait it stands for.

@@ -151,10 +151,13 @@ func acceptedCount(events []*event.Event, a *delivery.Answer) int {
 	return n
 }
 
+// fromConsumer tells an answer's status from Postroad's own.
+const fromConsumer = " from the consumer"
+
 // answerText is what people are told of an answer.
 func answerText(a *delivery.Answer) string {
 	if a.Status != 0 {
-		return fmt.Sprintf("HTTP %d from the consumer", a.Status)
+		return fmt.Sprintf("HTTP %d%s", a.Status, fromConsumer)
 	}
 	return a.Fault.Text
 }
@@ -190,7 +193,7 @@ func (p *position) askedToWait(a *delivery.Answer, now time.Time) {
 	if p.asked >= askedPatience {
 		d = max(d, p.step(p.asked-askedPatience))
 	}
-	reason := fmt.Sprintf("HTTP %d", a.Status)
+	reason := answerText(a)
 	if a.RetryAfterCut {
 		reason += fmt.Sprintf(" (Retry-After cut to %s)", p.policy.MaxRetryAfter)
 	}
