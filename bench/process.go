@@ -1,0 +1,201 @@
+package bench
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// process is a child of ours.
+type process struct {
+	name string
+	cmd  *exec.Cmd
+	out  io.ReadCloser
+	done chan struct{} // closed when it has ended
+	err  error         // valid then
+
+	mu   sync.Mutex
+	tail []string // the last lines it wrote to standard error
+}
+
+// tailLines is how much of a child's standard error a failure shows.
+const tailLines = 30
+
+func startProcess(name string, command, arguments, env []string) (*process, error) {
+	argv := append(append([]string{}, command...), arguments...)
+	p := &process{name: name, done: make(chan struct{})}
+	// Not CommandContext: it would kill at once what has to stop in order.
+	p.cmd = exec.Command(argv[0], argv[1:]...) //nolint:noctx // stopped by stop
+	p.cmd.Env = env
+	// A group of its own: Ctrl-C is for us, and we stop our children in order.
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	out, err := p.cmd.StdoutPipe()
+	if err != nil {
+		return nil, fmt.Errorf("start %s: %w", name, err)
+	}
+	errs, err := p.cmd.StderrPipe()
+	if err != nil {
+		return nil, fmt.Errorf("start %s: %w", name, err)
+	}
+	if err := p.cmd.Start(); err != nil {
+		return nil, fmt.Errorf("start %s: %w", name, err)
+	}
+	p.out = out
+	read := make(chan struct{})
+	go func() {
+		defer close(read)
+		p.keepTail(errs)
+	}()
+	go func() {
+		<-read // Wait closes the pipe
+		p.err = p.cmd.Wait()
+		close(p.done)
+	}()
+	return p, nil
+}
+
+func (p *process) keepTail(errs io.Reader) {
+	lines := bufio.NewScanner(errs)
+	lines.Buffer(nil, 1<<20)
+	for lines.Scan() {
+		p.mu.Lock()
+		p.tail = append(p.tail, lines.Text())
+		p.tail = p.tail[max(0, len(p.tail)-tailLines):]
+		p.mu.Unlock()
+	}
+	_, _ = io.Copy(io.Discard, errs) // a line too long must not block it
+}
+
+// died is what to say of a process that ended unasked.
+func (p *process) died() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return fmt.Errorf("%s ended (%v):\n%s", p.name, p.err, strings.Join(p.tail, "\n"))
+}
+
+// stop asks the process to end and kills it when it has not within grace.
+func (p *process) stop(grace time.Duration) error {
+	_ = p.cmd.Process.Signal(syscall.SIGTERM)
+	timer := time.NewTimer(grace)
+	defer timer.Stop()
+	select {
+	case <-p.done:
+		var exit *exec.ExitError
+		if errors.As(p.err, &exit) && !exit.Success() && exit.ExitCode() != -1 {
+			return p.died()
+		}
+		return nil
+	case <-timer.C:
+		_ = p.cmd.Process.Kill()
+		<-p.done
+		return fmt.Errorf("%s did not stop within %s", p.name, grace)
+	}
+}
+
+// firstLine reads the first line of standard output.
+func (p *process) firstLine(ctx context.Context) (string, error) {
+	type result struct {
+		line string
+		err  error
+	}
+	read := make(chan result, 1)
+	go func() {
+		reader := bufio.NewReader(p.out)
+		line, err := reader.ReadString('\n')
+		read <- result{strings.TrimSpace(line), err}
+		_, _ = io.Copy(io.Discard, reader)
+	}()
+	select {
+	case r := <-read:
+		if r.err != nil {
+			<-p.done
+			return "", p.died()
+		}
+		return r.line, nil
+	case <-ctx.Done():
+		return "", context.Cause(ctx)
+	}
+}
+
+// pid is the process's id.
+func (p *process) pid() int { return p.cmd.Process.Pid }
+
+// ownCPU is how much CPU time this process has used.
+func ownCPU() time.Duration {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		return 0
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// clockTick is the unit of times in /proc: USER_HZ, 100 on every Linux that Go
+// runs on.
+const clockTick = 10 * time.Millisecond
+
+// treeCPU is how much CPU time a process and all below it have used, those that
+// ended included; ok is false where the system has no /proc to say so.
+func treeCPU(root int) (used time.Duration, ok bool) {
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		return 0, false
+	}
+	parents, times := map[int]int{}, map[int]time.Duration{}
+	for _, entry := range entries {
+		pid, parent, t, ok := readStat(entry.Name())
+		if ok {
+			parents[pid], times[pid] = parent, t
+		}
+	}
+	if _, ok := times[root]; !ok {
+		return 0, false
+	}
+	for pid := range times {
+		for up := pid; up > 1; up = parents[up] {
+			if up == root {
+				used += times[pid]
+				break
+			}
+		}
+	}
+	return used, true
+}
+
+// readStat reads /proc/<pid>/stat: the parent, and the CPU time with that of
+// children waited for.
+func readStat(name string) (pid, parent int, used time.Duration, ok bool) {
+	if _, err := fmt.Sscan(name, &pid); err != nil {
+		return 0, 0, 0, false
+	}
+	text, err := os.ReadFile("/proc/" + name + "/stat")
+	if err != nil {
+		return 0, 0, 0, false // it ended meanwhile
+	}
+	// The program's name stands in parentheses and may hold anything.
+	end := strings.LastIndex(string(text), ") ")
+	if end < 0 {
+		return 0, 0, 0, false
+	}
+	fields := strings.Fields(string(text)[end+2:])
+	if len(fields) < 15 {
+		return 0, 0, 0, false
+	}
+	var ticks [4]int64 // utime, stime, cutime, cstime: fields 14 to 17 of proc(5)
+	for i := range ticks {
+		if _, err := fmt.Sscan(fields[11+i], &ticks[i]); err != nil {
+			return 0, 0, 0, false
+		}
+	}
+	if _, err := fmt.Sscan(fields[1], &parent); err != nil {
+		return 0, 0, 0, false
+	}
+	return pid, parent, time.Duration(ticks[0]+ticks[1]+ticks[2]+ticks[3]) * clockTick, true
+}

@@ -1,0 +1,141 @@
+package bench
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+)
+
+// Receiver is the consumer that the benchmark delivers to, in a process of its
+// own: it answers 204 at once and keeps book of order and repeats. Deliveries
+// go to /in/<lane>, the book of a lane is read at /report/<lane>.
+type Receiver struct {
+	mu    sync.Mutex
+	lanes map[string]*lane
+}
+
+// lane is the book of one stream of requests.
+type lane struct {
+	mu     sync.Mutex
+	report LaneReport
+}
+
+// LaneReport is what arrived at one path.
+type LaneReport struct {
+	// Requests counts all, Events those with a sequence that had not come
+	// before.
+	Requests int64 `json:"requests"`
+	Events   int64 `json:"events"`
+	// Repeats counts requests for a sequence that had come before, Gaps those
+	// that skipped one, Malformed those without a sequence.
+	Repeats   int64 `json:"repeats"`
+	Gaps      int64 `json:"gaps"`
+	Malformed int64 `json:"malformed"`
+	// Last is the highest sequence so far.
+	Last int64 `json:"last"`
+	// BodyBytes is the sum of the bodies' lengths.
+	BodyBytes int64 `json:"bodyBytes"`
+	// FirstAt and LastAt are when the first and the last request had been read,
+	// in nanoseconds of Unix time.
+	FirstAt int64 `json:"firstAt"`
+	LastAt  int64 `json:"lastAt"`
+}
+
+// Seconds is the time from the first request to the last.
+func (r LaneReport) Seconds() float64 { return time.Duration(r.LastAt - r.FirstAt).Seconds() }
+
+// NewReceiver returns a receiver without a book yet.
+func NewReceiver() *Receiver { return &Receiver{lanes: map[string]*lane{}} }
+
+func (r *Receiver) lane(name string) *lane {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	l := r.lanes[name]
+	if l == nil {
+		l = &lane{}
+		r.lanes[name] = l
+	}
+	return l
+}
+
+// ServeHTTP implements http.Handler.
+func (r *Receiver) ServeHTTP(w http.ResponseWriter, request *http.Request) {
+	if name, ok := strings.CutPrefix(request.URL.Path, "/in/"); ok {
+		n, err := io.Copy(io.Discard, request.Body)
+		if err != nil {
+			return // the client went away within the body
+		}
+		r.lane(name).note(request.Header, n)
+		w.WriteHeader(http.StatusNoContent)
+		return
+	}
+	if name, ok := strings.CutPrefix(request.URL.Path, "/report/"); ok {
+		l := r.lane(name)
+		l.mu.Lock()
+		report := l.report
+		l.mu.Unlock()
+		w.Header().Set("Content-Type", "application/json")
+		_ = json.NewEncoder(w).Encode(report)
+		return
+	}
+	http.NotFound(w, request)
+}
+
+// headerSequence is the header that carries an event's sequence, in the form
+// net/http gives it.
+const headerSequence = "Postroad-Sequence"
+
+func (l *lane) note(header http.Header, bytes int64) {
+	now := time.Now().UnixNano()
+	var sequence int64
+	if values := header[headerSequence]; len(values) > 0 {
+		sequence, _ = strconv.ParseInt(values[0], 10, 64)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	r := &l.report
+	if r.Requests++; r.Requests == 1 {
+		r.FirstAt = now
+	}
+	r.LastAt = now
+	r.BodyBytes += bytes
+	switch {
+	case sequence <= 0:
+		r.Malformed++
+	case sequence <= r.Last:
+		r.Repeats++
+	default:
+		if sequence != r.Last+1 {
+			r.Gaps++
+		}
+		r.Events++
+		r.Last = sequence
+	}
+}
+
+// ServeReceiver runs a receiver on an address until ctx ends, and writes the
+// address it listens on to out as soon as it does.
+func ServeReceiver(ctx context.Context, listen string, out io.Writer) error {
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", listen)
+	if err != nil {
+		return fmt.Errorf("listen on %s: %w", listen, err)
+	}
+	server := &http.Server{Handler: NewReceiver(), ReadHeaderTimeout: 10 * time.Second}
+	stop := context.AfterFunc(ctx, func() { _ = server.Close() })
+	defer stop()
+	if _, err := fmt.Fprintln(out, listener.Addr()); err != nil {
+		return fmt.Errorf("tell the address: %w", err)
+	}
+	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serve: %w", err)
+	}
+	return nil
+}

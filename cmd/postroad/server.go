@@ -1,0 +1,146 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"postroad/api"
+)
+
+// requestsMax is how long requests to our own HTTP servers may go on once they
+// stop; an upload can be longer than that.
+const requestsMax = 10 * time.Second
+
+// logFlags say what a server logs.
+type logFlags struct{ level, format string }
+
+func (l *logFlags) add(command *cobra.Command) {
+	command.Flags().StringVar(&l.level, "log-level", "info", "debug, `info`, warn or error")
+	command.Flags().StringVar(&l.format, "log-format", "text", "`text` or json")
+}
+
+func (l *logFlags) logger(w io.Writer) (*slog.Logger, error) {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(l.level)); err != nil {
+		return nil, usagef("--log-level %q is none of debug, info, warn and error", l.level)
+	}
+	options := &slog.HandlerOptions{Level: level}
+	switch l.format {
+	case "text":
+		return slog.New(slog.NewTextHandler(w, options)), nil
+	case "json":
+		return slog.New(slog.NewJSONHandler(w, options)), nil
+	}
+	return nil, usagef("--log-format %q is neither text nor json", l.format)
+}
+
+// httpServer is a listener with what serves it. The listener is there before
+// anything slow starts: a taken address is the usual fault.
+type httpServer struct {
+	name     string
+	listener net.Listener
+	server   *http.Server
+	failed   chan error // gets what ended Serve unasked
+	serving  sync.WaitGroup
+}
+
+// listenHTTP takes an address; "" gives a server that does nothing.
+func listenHTTP(ctx context.Context, name, address string) (*httpServer, error) {
+	s := &httpServer{name: name, failed: make(chan error, 1)}
+	if address == "" {
+		return s, nil
+	}
+	var err error
+	if s.listener, err = (&net.ListenConfig{}).Listen(ctx, "tcp", address); err != nil {
+		return nil, fmt.Errorf("listen for %s: %w", name, err)
+	}
+	return s, nil
+}
+
+// url is where the server is reached from this machine; "" if it is none.
+func (s *httpServer) url() string {
+	if s.listener == nil {
+		return ""
+	}
+	address, ok := s.listener.Addr().(*net.TCPAddr)
+	if !ok {
+		return ""
+	}
+	host := address.IP.String()
+	if address.IP.IsUnspecified() {
+		host = "127.0.0.1"
+	}
+	return "http://" + net.JoinHostPort(host, fmt.Sprint(address.Port))
+}
+
+func (s *httpServer) serve(handler http.Handler, logger *slog.Logger) {
+	if s.listener == nil {
+		return
+	}
+	s.server = api.NewHTTPServer(handler)
+	s.server.ErrorLog = slog.NewLogLogger(logger.Handler(), slog.LevelDebug)
+	s.serving.Go(func() {
+		if err := s.server.Serve(s.listener); !errors.Is(err, http.ErrServerClosed) {
+			s.failed <- fmt.Errorf("serve %s: %w", s.name, err)
+		}
+	})
+}
+
+// stop lets requests end within ctx and then breaks them off.
+func (s *httpServer) stop(ctx context.Context) {
+	switch {
+	case s.listener == nil:
+		return
+	case s.server == nil:
+		_ = s.listener.Close()
+		return
+	}
+	if err := s.server.Shutdown(ctx); err != nil {
+		_ = s.server.Close()
+	}
+	s.serving.Wait()
+}
+
+// metricsMux serves a handler at /metrics.
+func metricsMux(handler http.Handler) http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", handler)
+	return mux
+}
+
+// stopWithin calls what stops a server with a context that ends after within, or
+// when force says to hurry.
+func stopWithin(force <-chan struct{}, within time.Duration, stop func(context.Context)) error {
+	ctx, cancel := context.WithTimeout(context.Background(), within)
+	defer cancel()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		stop(ctx)
+	}()
+	select {
+	case <-done:
+		return nil
+	case <-force:
+		cancel()
+	}
+	timer := time.NewTimer(forcedMax)
+	defer timer.Stop()
+	select {
+	case <-done:
+	case <-timer.C:
+	}
+	return errForced
+}
+
+// forcedMax is how long a forced stop may still take: PostgreSQL is worth it.
+const forcedMax = 8 * time.Second
