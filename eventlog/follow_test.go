@@ -185,7 +185,10 @@ func (m *followModel) drain() {
 			m.step(m.rt, f, 100, 1<<20)
 		}
 		testkit.Eventually(m.b.t, soon, func() bool {
-			m.step(m.rt, f, 100, 1<<20)
+			for before := int64(-1); before < f.scanned; {
+				before = f.scanned
+				m.step(m.rt, f, 100, 1<<20)
+			}
 			return f.scanned == m.head()
 		}, "the position reaches the head")
 	}

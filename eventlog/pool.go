@@ -10,10 +10,13 @@ import (
 
 // sessionSettings are what every session must have, whatever the role or the
 // database say. Append relies on read committed; an answered write must have
-// reached the disk; and compiling queries this short only costs time.
-const sessionSettings = `SET jit = off;
-SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL READ COMMITTED;
-SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') IN ('off', 'local')`
+// reached the disk. Plans are kept, and our tables grow faster than their
+// statistics: a plan made while a table was small must not read it whole, or
+// sort it, once it is big, so every plan goes by an index. Compiling queries
+// this short only costs time.
+const sessionSettings = `SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL READ COMMITTED;
+SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') IN ('off', 'local');
+SET enable_seqscan = off; SET enable_bitmapscan = off; SET jit = off`
 
 // PoolConfig reads a connection URL and adds the session settings that all of
 // Postroad's connections need. The caller may still change it.

@@ -100,8 +100,10 @@ CREATE FUNCTION append_events(
     p_data        text[]
 ) RETURNS TABLE (r_request integer, r_verdict text, r_at integer, r_head bigint, r_accepted integer, r_sequences bigint[])
 LANGUAGE plpgsql VOLATILE
--- A plan made while the tables were small must not scan them once they are big.
+-- A plan made while the tables were small must not read them whole once they
+-- are big; LATERAL with LIMIT below makes it look each row up by its full key.
 SET enable_seqscan = off
+SET enable_bitmapscan = off
 AS $$
 DECLARE
     v_feed     feeds%ROWTYPE;
@@ -155,8 +157,10 @@ BEGIN
     IF v_plain AND p_keys IS NOT NULL THEN
         SELECT count(u.key) = count(DISTINCT u.key) INTO v_plain FROM unnest(p_keys) AS u (key);
         v_plain := v_plain AND NOT EXISTS (
-            SELECT FROM idempotency_keys k
-            WHERE k.feed_id = p_feed AND k.key = ANY (p_keys) AND k.epoch = v_feed.epoch AND k.expires_at > v_now);
+            SELECT FROM unnest(p_keys) AS u (key) CROSS JOIN LATERAL (
+                SELECT FROM idempotency_keys k
+                WHERE k.feed_id = p_feed AND k.key = u.key AND k.epoch = v_feed.epoch AND k.expires_at > v_now
+                LIMIT 1) known);
     END IF;
     IF v_plain THEN
         INSERT INTO events (feed_id, sequence, recorded_at, xid, resource_name, resource_key, resource_url,
@@ -201,10 +205,14 @@ BEGIN
                    END AS conflict,
                    coalesce(k.sequence, CASE WHEN s.number <= v_head THEN s.number END) AS known
             FROM sent s
-            LEFT JOIN idempotency_keys k
-                ON k.feed_id = p_feed AND k.key = s.key AND k.epoch = v_feed.epoch AND k.expires_at > v_now
-            LEFT JOIN events e
-                ON e.feed_id = p_feed AND e.sequence = s.number AND e.sequence > v_feed.floor_sequence
+            LEFT JOIN LATERAL (
+                SELECT i.hash, i.sequence FROM idempotency_keys i
+                WHERE i.feed_id = p_feed AND i.key = s.key AND i.epoch = v_feed.epoch AND i.expires_at > v_now
+                LIMIT 1) k ON true
+            LEFT JOIN LATERAL (
+                SELECT n.resource_name, n.resource_key FROM events n
+                WHERE n.feed_id = p_feed AND n.sequence = s.number AND n.sequence > v_feed.floor_sequence
+                LIMIT 1) e ON true
         ), numbered AS (
             SELECT j.*, j.known IS NULL AND j.leads AS fresh,
                    coalesce(j.known, j.number,
