@@ -2,7 +2,6 @@ package eventlog
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -208,7 +207,8 @@ type verdict struct {
 	sequences []int64
 }
 
-var errVerdicts = errors.New("append_events answered what it never should")
+// errVerdicts: something was stored, but what is not known.
+var errVerdicts = fmt.Errorf("%w: append_events gave no verdict on some request", ErrUnknownOutcome)
 
 // answers turns verdicts into one answer per request.
 func (b *batch) answers(verdicts []verdict) ([]answer, error) {

@@ -155,3 +155,32 @@ func TestPostgreSQLAway(t *testing.T) {
 		t.Errorf("publishers waited %s for an append timeout of 300 ms", took)
 	}
 }
+
+// TestOutcomeUnknown loses sight of a group in flight: its publishers are told,
+// and nothing is sent again.
+func TestOutcomeUnknown(t *testing.T) {
+	t.Parallel()
+	b := setup(t, eventlog.Config{AppendTimeout: 300 * time.Millisecond})
+	release := b.holdFeed(b.feed)
+	_, err := b.log.Append(t.Context(), b.feed, []event.Event{record("once")})
+	if !errors.Is(err, eventlog.ErrUnknownOutcome) || errors.Is(err, eventlog.ErrUnavailable) {
+		t.Errorf("got %v, want ErrUnknownOutcome alone", err)
+	}
+	if _, retry := eventlog.RetryAfter(err); retry {
+		t.Error("the error says to try again, which may store the event twice")
+	}
+	release()
+	testkit.Eventually(t, soon, func() bool {
+		_, err := b.log.Append(t.Context(), b.feed, []event.Event{record("after")})
+		return err == nil
+	}, "publishing goes on")
+	n := 0
+	for _, e := range b.readAll(b.feed) {
+		if e.ResourceRecordKey == "once" {
+			n++
+		}
+	}
+	if n > 1 {
+		t.Errorf("the event is in the log %d times", n)
+	}
+}
