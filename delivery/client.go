@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"strconv"
+	"sync"
 	"time"
 	"unicode/utf8"
 )
@@ -66,6 +67,9 @@ type Client struct {
 	guard             *Guard
 	transport         *http.Transport
 	testTransport     *http.Transport
+	conns             *pool    // of the direct path
+	http1             sync.Map // origins of TLS endpoints that speak HTTP/1.1
+	noDirect          bool     // for tests of the other path
 	userAgent         string
 	answerBodyTimeout time.Duration
 }
@@ -92,6 +96,7 @@ func NewClient(cfg Config) *Client {
 		// The wait for headers has no bound of its own: the subscriber's
 		// timeout, from dial to the end of the answer, covers it.
 	}
+	c.conns = newPool(cfg.IdleConnsPerHost, cfg.IdleConnTimeout)
 	c.testTransport = c.transport.Clone()
 	c.testTransport.DisableKeepAlives = true
 	return c
@@ -103,6 +108,7 @@ func (c *Client) Guard() *Guard { return c.guard }
 // Close closes unused connections. Requests still under way are their
 // callers' to end.
 func (c *Client) Close() {
+	c.conns.close()
 	c.transport.CloseIdleConnections()
 	c.testTransport.CloseIdleConnections()
 }
@@ -152,7 +158,7 @@ func (c *Client) Do(ctx context.Context, t *Target, r Request) Answer {
 	started := time.Now()
 	x := t.exchanges.Get().(*exchange)
 	x.prepare(r, started)
-	a := c.send(ctx, c.transport, x, started)
+	a := c.send(ctx, x, started)
 	if a.Status != 0 {
 		a.AcceptedThrough = inRange(a.AcceptedThrough, r.Events[0].Sequence, r.Events[len(r.Events)-1].Sequence)
 	}
@@ -167,45 +173,68 @@ func inRange(n, first, last int64) int64 {
 }
 
 // send makes a prepared request. The exchange is given up by it.
-func (c *Client) send(ctx context.Context, transport *http.Transport, x *exchange, started time.Time) Answer {
+func (c *Client) send(ctx context.Context, x *exchange, started time.Time) Answer {
 	t := x.target
 	a := Answer{StartedAt: started, WebhookID: x.id, Traceparent: x.traceparent, RequestBytes: len(x.body)}
-	ctx = x.start(ctx, t.timeout)
-	resp, err := c.roundTrip(ctx, transport, x)
-	if err == nil && resp.StatusCode < 200 {
-		_ = resp.Body.Close() // the connection itself, after 101: nothing to read
-		err = errNotFinal
+	switch {
+	case t.url.Scheme != "https" && !c.guard.allowHTTP:
+		a.fail(t, &BlockedError{Reason: "plain http is not allowed on this server"}, facts{})
+	case c.direct(x):
+		c.sendDirect(ctx, x, &a)
+		t.exchanges.Put(x)
+	default:
+		c.sendTransport(ctx, x, &a)
 	}
-	if err != nil {
-		a.Fault, a.Resend = x.fault(ctx, err, t.timeout)
-		a.Class = ClassEndpoint
-		if a.Fault.Code == CodeCanceled {
-			a.Class = ClassCanceled
-		}
-		a.Duration = time.Since(started)
-		x.finish(false)
-		return a
-	}
-	a.Status = resp.StatusCode
-	a.read(resp, t, started)
-	a.Response = c.readBody(resp, x, started)
 	a.Duration = time.Since(started)
-	x.finish(resp.ProtoMajor == 1)
 	return a
 }
 
 // errNotFinal reports an answer that cannot be a request's last.
 var errNotFinal = errors.New("the answer is not a final one")
 
-func (c *Client) roundTrip(ctx context.Context, transport *http.Transport, x *exchange) (*http.Response, error) {
-	if x.target.url.Scheme != "https" && !c.guard.allowHTTP {
-		return nil, &BlockedError{Reason: "plain http is not allowed on this server"}
+// sendTransport makes a prepared request by net/http's transport.
+func (c *Client) sendTransport(ctx context.Context, x *exchange, a *Answer) {
+	transport := c.transport
+	if x.once {
+		transport = c.testTransport
 	}
-	return transport.RoundTrip(x.request.WithContext(ctx))
+	x.fillHeader()
+	limited := x.start(ctx, x.target.timeout)
+	resp, err := transport.RoundTrip(x.request.WithContext(limited))
+	if err == nil && resp.StatusCode < 200 {
+		_ = resp.Body.Close() // the connection itself, after 101: nothing to read
+		err = errNotFinal
+	}
+	if err != nil {
+		a.fail(x.target, err, facts{
+			connected: x.gotConn.Load(), reused: x.reused.Load(), answered: x.answered.Load(),
+			timedOut: errors.Is(context.Cause(limited), errTimedOut), canceled: ctx.Err() != nil,
+		})
+		x.finish(false)
+		return
+	}
+	c.noteHTTP1(x.target, resp)
+	a.read(resp, x.target)
+	if resp.Body != http.NoBody && x.target.timeout-time.Since(a.StartedAt) > c.answerBodyTimeout && x.timer.Stop() {
+		x.timer.Reset(c.answerBodyTimeout)
+	}
+	a.Response, _ = x.readBody(resp)
+	_ = resp.Body.Close()
+	x.finish(resp.ProtoMajor == 1)
+}
+
+// fail notes why there was no answer.
+func (a *Answer) fail(t *Target, err error, got facts) {
+	a.Class = ClassEndpoint
+	a.Fault, a.Resend = judgeFault(t, err, got)
+	if a.Fault.Code == CodeCanceled {
+		a.Class = ClassCanceled
+	}
 }
 
 // read judges status line and header.
-func (a *Answer) read(resp *http.Response, t *Target, started time.Time) {
+func (a *Answer) read(resp *http.Response, t *Target) {
+	a.Status = resp.StatusCode
 	if through := resp.Header[headerAcceptedThrough]; through != nil {
 		a.AcceptedThrough, _ = strconv.ParseInt(through[0], 10, 64)
 	}
@@ -214,7 +243,7 @@ func (a *Answer) read(resp *http.Response, t *Target, started time.Time) {
 		return
 	}
 	if value := resp.Header[headerRetryAfter]; value != nil {
-		date, _ := ParseHTTPDate(resp.Header.Get(headerDate), started)
+		date, _ := ParseHTTPDate(resp.Header.Get(headerDate), a.StartedAt)
 		const longest = time.Duration(1<<63 - 1)
 		a.RetryAfter, a.RetryAfterValid = ParseRetryAfter(value[0], time.Now(), date, longest)
 		if a.RetryAfterCut = a.RetryAfter > t.maxRetryAfter; a.RetryAfterCut {
@@ -227,21 +256,23 @@ func (a *Answer) read(resp *http.Response, t *Target, started time.Time) {
 
 // readBody reads an answer's body for as long as it is worth, and returns
 // what is kept of it. The status line has decided: no error of the body
-// counts.
-func (c *Client) readBody(resp *http.Response, x *exchange, started time.Time) []byte {
-	defer func() { _ = resp.Body.Close() }()
+// counts. ended reports that it was read to its end, so that the connection
+// can serve again.
+func (x *exchange) readBody(resp *http.Response) (kept []byte, ended bool) {
 	if resp.Body == http.NoBody {
-		return nil
+		return nil, true
 	}
-	if left := x.target.timeout - time.Since(started); left > c.answerBodyTimeout && x.timer.Stop() {
-		x.timer.Reset(c.answerBodyTimeout)
+	n, err := 0, error(nil)
+	for n < len(x.kept) && err == nil {
+		var more int
+		more, err = resp.Body.Read(x.kept[n:])
+		n += more
 	}
-	n, err := io.ReadFull(resp.Body, x.kept[:])
 	if err == nil {
-		// Read to its end, so that the connection serves again.
-		_, _ = io.CopyN(io.Discard, resp.Body, responseBytesMax-responseBytesKept)
+		// One byte more than is allowed tells a longer body from one that ends.
+		_, err = io.CopyN(io.Discard, resp.Body, responseBytesMax-responseBytesKept+1)
 	}
-	return cleanText(x.kept[:n], n == len(x.kept))
+	return cleanText(x.kept[:n], n == len(x.kept)), errors.Is(err, io.EOF)
 }
 
 // cleanText copies b as valid UTF-8 without NUL, within the same bound, so

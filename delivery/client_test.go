@@ -20,7 +20,7 @@ import (
 )
 
 // respond sets up a receiver that gives one answer, and a target for it.
-func respond(t *testing.T, answer testkit.Answer, sub event.Subscriber) (*Client, *Target, *testkit.Receiver) {
+func respond(t *testing.T, newTestClient clientMaker, answer testkit.Answer, sub event.Subscriber) (*Client, *Target, *testkit.Receiver) {
 	t.Helper()
 	receiver := testkit.NewReceiver(t, testkit.ReceiverOptions{Script: func(int, *testkit.Request) testkit.Answer { return answer }})
 	c := newTestClient(t)
@@ -36,8 +36,9 @@ func header(pairs ...string) http.Header {
 	return h
 }
 
-func TestDoStatus(t *testing.T) {
-	t.Parallel()
+func TestDoStatus(t *testing.T) { eachPath(t, testDoStatus) }
+
+func testDoStatus(t *testing.T, newTestClient clientMaker) {
 	date := func(in time.Duration) string { return time.Now().Add(in).UTC().Format(http.TimeFormat) }
 	tests := []struct {
 		name   string
@@ -76,7 +77,7 @@ func TestDoStatus(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			sub := event.Subscriber{Retry: event.Retry{MaxRetryAfter: event.Duration(time.Hour)}}
-			c, target, receiver := respond(t, testkit.Answer{Status: tt.status, Header: tt.header}, sub)
+			c, target, receiver := respond(t, newTestClient, testkit.Answer{Status: tt.status, Header: tt.header}, sub)
 			a := c.Do(context.Background(), target, Request{Events: testEvents(1), Attempt: 1})
 			if a.Status != tt.status || a.Class != tt.class || a.Resend {
 				t.Errorf("got %+v, want class %v", a, tt.class)
@@ -98,8 +99,9 @@ func TestDoStatus(t *testing.T) {
 	}
 }
 
-func TestDoAcceptedThrough(t *testing.T) {
-	t.Parallel()
+func TestDoAcceptedThrough(t *testing.T) { eachPath(t, testDoAcceptedThrough) }
+
+func testDoAcceptedThrough(t *testing.T, newTestClient clientMaker) {
 	tests := []struct {
 		value string
 		want  int64 // the request carries 101, 102, 103
@@ -112,7 +114,7 @@ func TestDoAcceptedThrough(t *testing.T) {
 			t.Run(fmt.Sprintf("%s with %d", tt.value, status), func(t *testing.T) {
 				t.Parallel()
 				answer := testkit.Answer{Status: status, Header: header("Postroad-Accepted-Through", tt.value)}
-				c, target, _ := respond(t, answer, event.Subscriber{BatchSize: 10})
+				c, target, _ := respond(t, newTestClient, answer, event.Subscriber{BatchSize: 10})
 				a := c.Do(context.Background(), target, Request{Events: testEvents(3), Attempt: 1})
 				if a.AcceptedThrough != tt.want || a.Class != Classify(status, false) {
 					t.Errorf("accepted through %d, class %v; want %d", a.AcceptedThrough, a.Class, tt.want)
@@ -122,8 +124,9 @@ func TestDoAcceptedThrough(t *testing.T) {
 	}
 }
 
-func TestDoResponse(t *testing.T) {
-	t.Parallel()
+func TestDoResponse(t *testing.T) { eachPath(t, testDoResponse) }
+
+func testDoResponse(t *testing.T, newTestClient clientMaker) {
 	tests := []struct{ name, body, want string }{
 		{"none", "", ""},
 		{"text", "no such listing", "no such listing"},
@@ -138,7 +141,7 @@ func TestDoResponse(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			c, target, receiver := respond(t, testkit.Answer{Status: 422, Body: tt.body}, event.Subscriber{})
+			c, target, receiver := respond(t, newTestClient, testkit.Answer{Status: 422, Body: tt.body}, event.Subscriber{})
 			for range 2 {
 				a := c.Do(context.Background(), target, Request{Events: testEvents(1), Attempt: 1})
 				if string(a.Response) != tt.want || !utf8.Valid(a.Response) || a.Class != ClassRecord {
@@ -153,8 +156,9 @@ func TestDoResponse(t *testing.T) {
 }
 
 // A body without end costs one connection, not memory and not the timeout.
-func TestDoEndlessBody(t *testing.T) {
-	t.Parallel()
+func TestDoEndlessBody(t *testing.T) { eachPath(t, testDoEndlessBody) }
+
+func testDoEndlessBody(t *testing.T, newTestClient clientMaker) {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		for r.Context().Err() == nil {
 			_, _ = w.Write(make([]byte, 32<<10))
@@ -170,8 +174,9 @@ func TestDoEndlessBody(t *testing.T) {
 }
 
 // The status line decides: whatever becomes of the body.
-func TestDoStatusLineDecides(t *testing.T) {
-	t.Parallel()
+func TestDoStatusLineDecides(t *testing.T) { eachPath(t, testDoStatusLineDecides) }
+
+func testDoStatusLineDecides(t *testing.T, newTestClient clientMaker) {
 	const head = "HTTP/1.1 200 OK\r\n"
 	tests := map[string]testkit.Answer{
 		"body cut short":       {DropAfterHeaders: true, Body: "partial"},
@@ -184,7 +189,7 @@ func TestDoStatusLineDecides(t *testing.T) {
 	for name, answer := range tests {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			c, target, receiver := respond(t, answer, event.Subscriber{})
+			c, target, receiver := respond(t, newTestClient, answer, event.Subscriber{})
 			for n := 1; n <= 2; n++ {
 				if a := c.Do(context.Background(), target, Request{Events: testEvents(1), Attempt: 1}); a.Class != ClassSuccess || a.Status != 200 || a.Fault != (Fault{}) {
 					t.Errorf("answer %+v", a)
@@ -199,8 +204,9 @@ func TestDoStatusLineDecides(t *testing.T) {
 
 // A success whose body hangs is a success, and does not hold the lane for the
 // whole timeout.
-func TestDoHangingBody(t *testing.T) {
-	t.Parallel()
+func TestDoHangingBody(t *testing.T) { eachPath(t, testDoHangingBody) }
+
+func testDoHangingBody(t *testing.T, newTestClient clientMaker) {
 	gone := make(chan struct{})
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		_, _ = fmt.Fprint(w, "begin")
@@ -221,8 +227,9 @@ func TestDoHangingBody(t *testing.T) {
 // Subscribers that share a client, and lanes that share a target, each get
 // their own answer. Run with -race, this is also the proof that the memory of
 // requests changes hands safely.
-func TestDoConcurrently(t *testing.T) {
-	t.Parallel()
+func TestDoConcurrently(t *testing.T) { eachPath(t, testDoConcurrently) }
+
+func testDoConcurrently(t *testing.T, newTestClient clientMaker) {
 	script := func(_ int, r *testkit.Request) testkit.Answer {
 		status := 200
 		if strings.Contains(string(r.Body), `"ResourceRecordKey":"odd"`) {
@@ -263,8 +270,9 @@ func TestDoConcurrently(t *testing.T) {
 
 // An answer may come before the request has been read: what net/http still
 // writes must not be the next request's bytes.
-func TestDoEarlyAnswer(t *testing.T) {
-	t.Parallel()
+func TestDoEarlyAnswer(t *testing.T) { eachPath(t, testDoEarlyAnswer) }
+
+func testDoEarlyAnswer(t *testing.T, newTestClient clientMaker) {
 	server := newRawServer(t, func(conn net.Conn, _ int) {
 		for reader := bufio.NewReader(conn); ; {
 			request, err := http.ReadRequest(reader)

@@ -133,13 +133,19 @@ func (x *exchange) finish(http1 bool) {
 	}
 }
 
-func (x *exchange) set(field int, value string) {
-	if value == "" {
-		delete(x.request.Header, x.names[field])
-		return
+func (x *exchange) set(field int, value string) { x.values[field][0] = value }
+
+// fillHeader puts the request's values into the header that net/http sends.
+func (x *exchange) fillHeader() {
+	for field := range fieldsCount {
+		if x.values[field][0] == "" {
+			delete(x.request.Header, x.names[field])
+		} else {
+			x.request.Header[x.names[field]] = x.values[field][:]
+		}
 	}
-	x.values[field][0] = value
-	x.request.Header[x.names[field]] = x.values[field][:]
+	x.reader.Reset(x.body)
+	x.request.ContentLength = int64(len(x.body))
 }
 
 // prepare renders and signs a request. All values that are new with it are cut
@@ -200,7 +206,7 @@ func (x *exchange) sign(b []byte, id int, traceparent string, now time.Time) (st
 	start := len(b)
 	b = strconv.AppendInt(b, now.Unix(), 10)
 	timestamp := len(b)
-	if traceparent == "" {
+	if traceparent == "" || !validHeaderValue(traceparent) {
 		b = appendTraceparent(b)
 	} else {
 		b = append(b, traceparent...)
@@ -234,8 +240,6 @@ func (x *exchange) setSigned(id string, s signed) {
 	x.set(fieldTimestamp, s.timestamp)
 	x.set(fieldSignature, s.signature)
 	x.set(fieldTraceparent, s.traceparent)
-	x.reader.Reset(x.body)
-	x.request.ContentLength = int64(len(x.body))
 }
 
 // appendTraceparent appends a W3C trace context of its own: version 00, a

@@ -1,7 +1,6 @@
 package delivery
 
 import (
-	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -9,7 +8,6 @@ import (
 	"net"
 	"net/http"
 	"syscall"
-	"time"
 )
 
 // Code names a kind of failure; stable, for logs, metrics and the API.
@@ -43,27 +41,34 @@ type Fault struct {
 // errTimedOut ends a request whose time is up.
 var errTimedOut = errors.New("the request's time is up")
 
-// fault judges an error of the transport. resend reports that the connection
-// had served before and ended without a byte of an answer: most likely the
-// consumer closed it just as the request set out.
-func (x *exchange) fault(ctx context.Context, err error, timeout time.Duration) (f Fault, resend bool) {
-	to, within := x.target.origin, " within "+timeout.String()
+// facts are what is known of a request that got no answer.
+type facts struct {
+	connected bool // there was a connection
+	reused    bool // which had served before
+	answered  bool // a byte of an answer came
+	timedOut  bool // the request's time was up
+	canceled  bool // its caller gave it up
+}
+
+// judgeFault judges an error. resend reports that the connection had served
+// before and ended without a byte of an answer: most likely the consumer
+// closed it just as the request set out.
+func judgeFault(t *Target, err error, got facts) (f Fault, resend bool) {
+	to, within := t.origin, " within "+t.timeout.String()
 	var blocked *BlockedError
 	switch {
 	case errors.As(err, &blocked):
 		return Fault{CodeBlockedAddress, "refused to call " + to + ": " + blocked.Reason}, false
-	case errors.Is(context.Cause(ctx), errTimedOut):
-		if !x.gotConn.Load() {
-			return Fault{CodeConnectTimeout, "no connection to " + to + within}, false
-		}
-		return Fault{CodeTimeout, "no answer from " + to + within}, false
-	case ctx.Err() != nil:
+	case got.canceled:
 		return Fault{CodeCanceled, "the request to " + to + " was ended by Postroad"}, false
-	case !x.gotConn.Load():
+	case got.timedOut && !got.connected:
+		return Fault{CodeConnectTimeout, "no connection to " + to + within}, false
+	case got.timedOut:
+		return Fault{CodeTimeout, "no answer from " + to + within}, false
+	case !got.connected:
 		return connectFault(err, to), false
 	}
-	answered := x.answered.Load()
-	return exchangeFault(err, to, answered), x.reused.Load() && !answered
+	return exchangeFault(err, to, got.answered), got.reused && !got.answered
 }
 
 // connectFault judges an error from before there was a connection.

@@ -76,8 +76,9 @@ func readRequest(r *bufio.Reader) bool {
 	return err == nil
 }
 
-func TestDoFaults(t *testing.T) {
-	t.Parallel()
+func TestDoFaults(t *testing.T) { eachPath(t, testDoFaults) }
+
+func testDoFaults(t *testing.T, newTestClient clientMaker) {
 	closed := httptest.NewServer(nil)
 	closed.Close()
 	tests := []struct {
@@ -95,8 +96,8 @@ func TestDoFaults(t *testing.T) {
 		{name: "HTTP/9", answer: "HTTP/9 200 OK\r\n\r\n", code: CodeMalformed},
 		{name: "no status", answer: "HTTP/1.1 OK\r\n\r\n", code: CodeMalformed},
 		{name: "negative status", answer: "HTTP/1.1 -20 OK\r\n\r\n", code: CodeMalformed},
-		{name: "cut in the status line", answer: "HTTP/1.1 2", code: CodeMalformed},
-		{name: "cut in the header", answer: "HTTP/1.1 200 OK\r\nContent-Le", code: CodeMalformed},
+		{name: "cut in the status line", answer: "HTTP/1.1 2", code: CodeEOF},
+		{name: "cut in the header", answer: "HTTP/1.1 200 OK\r\nContent-Le", code: CodeEOF},
 		{name: "bad header", answer: "HTTP/1.1 200 OK\r\ntop-secret\r\n\r\n", code: CodeMalformed},
 		{name: "two lengths", answer: "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n", code: CodeMalformed},
 		{name: "header without end", answer: "HTTP/1.1 200 OK\r\nX: " + strings.Repeat("x", 128<<10), code: CodeMalformed},
@@ -117,6 +118,9 @@ func TestDoFaults(t *testing.T) {
 			}
 			c := newTestClient(t)
 			a := c.Do(context.Background(), targetOf(t, c, event.Subscriber{Endpoint: event.Endpoint{URL: tt.url}}, event.Secrets{Token: "top-secret"}, time.Time{}), Request{Events: testEvents(1), Attempt: 1})
+			if c.noDirect && tt.code == CodeEOF && strings.HasPrefix(tt.name, "cut") {
+				tt.code = CodeMalformed // net/http does not tell why half a head ended
+			}
 			checkFault(t, a, tt.code)
 		})
 	}
@@ -137,8 +141,9 @@ func checkFault(t *testing.T, a Answer, code Code) {
 	}
 }
 
-func TestDoTimeout(t *testing.T) {
-	t.Parallel()
+func TestDoTimeout(t *testing.T) { eachPath(t, testDoTimeout) }
+
+func testDoTimeout(t *testing.T, newTestClient clientMaker) {
 	hanging := testkit.NewReceiver(t, testkit.ReceiverOptions{Script: func(int, *testkit.Request) testkit.Answer { return testkit.Answer{Hang: testkit.Forever} }})
 	silent := newRawServer(t, func(conn net.Conn, _ int) { _, _ = io.Copy(io.Discard, conn) }) // and no handshake
 	slowHeader := newRawServer(t, func(conn net.Conn, _ int) {
@@ -170,8 +175,9 @@ func TestDoTimeout(t *testing.T) {
 	}
 }
 
-func TestDoCanceled(t *testing.T) {
-	t.Parallel()
+func TestDoCanceled(t *testing.T) { eachPath(t, testDoCanceled) }
+
+func testDoCanceled(t *testing.T, newTestClient clientMaker) {
 	receiver := testkit.NewReceiver(t, testkit.ReceiverOptions{Script: func(int, *testkit.Request) testkit.Answer { return testkit.Answer{Hang: testkit.Forever} }})
 	c := newTestClient(t)
 	target := targetOf(t, c, event.Subscriber{Endpoint: event.Endpoint{URL: receiver.URL()}}, event.Secrets{}, time.Time{})
@@ -185,8 +191,9 @@ func TestDoCanceled(t *testing.T) {
 	}
 }
 
-func TestDoTLS(t *testing.T) {
-	t.Parallel()
+func TestDoTLS(t *testing.T) { eachPath(t, testDoTLS) }
+
+func testDoTLS(t *testing.T, newTestClient clientMaker) {
 	receiver := testkit.NewReceiver(t, testkit.ReceiverOptions{TLS: true})
 	plain := testkit.NewReceiver(t, testkit.ReceiverOptions{})
 	old := httptest.NewUnstartedServer(http.NotFoundHandler())
@@ -211,7 +218,9 @@ func TestDoTLS(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			c := newTestClient(t, func(cfg *Config) { cfg.RootCAs = tt.roots })
-			a := c.Do(context.Background(), targetOf(t, c, event.Subscriber{Endpoint: event.Endpoint{URL: tt.url}}, event.Secrets{}, time.Time{}), Request{Events: testEvents(1), Attempt: 1})
+			target := targetOf(t, c, event.Subscriber{Endpoint: event.Endpoint{URL: tt.url}}, event.Secrets{}, time.Time{})
+			c.http1.Store(target.origin, struct{}{}) // as if it had answered before
+			a := c.Do(context.Background(), target, Request{Events: testEvents(1), Attempt: 1})
 			if tt.code == "" {
 				if a.Class != ClassSuccess {
 					t.Errorf("answer %+v", a)
@@ -258,8 +267,9 @@ func TestDoHTTP2(t *testing.T) {
 }
 
 // A connection is checked where it ends, whatever name led there.
-func TestDoBlocked(t *testing.T) {
-	t.Parallel()
+func TestDoBlocked(t *testing.T) { eachPath(t, testDoBlocked) }
+
+func testDoBlocked(t *testing.T, newTestClient clientMaker) {
 	receiver := testkit.NewReceiver(t, testkit.ReceiverOptions{})
 	port := receiver.URL()[strings.LastIndexByte(receiver.URL(), ':'):]
 	redirecting := testkit.NewReceiver(t, testkit.ReceiverOptions{Script: func(int, *testkit.Request) testkit.Answer {
@@ -318,8 +328,9 @@ func TestDoNoProxy(t *testing.T) {
 // A consumer that closes idle connections just as the next request sets out
 // gets it once more only if the caller says so: net/http must not re-send a
 // POST by itself.
-func TestDoResend(t *testing.T) {
-	t.Parallel()
+func TestDoResend(t *testing.T) { eachPath(t, testDoResend) }
+
+func testDoResend(t *testing.T, newTestClient clientMaker) {
 	const ok = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
 	tests := map[string]struct {
 		second func(conn net.Conn) // what the first connection does with its second request
@@ -355,6 +366,9 @@ func TestDoResend(t *testing.T) {
 				t.Fatalf("first: %+v", a)
 			}
 			a := c.Do(context.Background(), target, r)
+			if name == "after a byte" && !c.noDirect {
+				tt.code = CodeEOF // net/http does not tell why half a head ended
+			}
 			if a.Resend != tt.resend || a.Fault.Code != tt.code {
 				t.Errorf("second: %+v; want re-send %v, %s", a, tt.resend, tt.code)
 			}
@@ -369,8 +383,9 @@ func TestDoResend(t *testing.T) {
 }
 
 // A connection that fails its first request is no reason to send again.
-func TestDoNoResendOnFreshConnection(t *testing.T) {
-	t.Parallel()
+func TestDoNoResendOnFreshConnection(t *testing.T) { eachPath(t, testDoNoResendOnFreshConnection) }
+
+func testDoNoResendOnFreshConnection(t *testing.T, newTestClient clientMaker) {
 	var requests atomic.Int64
 	server := newRawServer(t, func(conn net.Conn, _ int) {
 		if readRequest(bufio.NewReader(conn)) {

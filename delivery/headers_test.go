@@ -24,8 +24,9 @@ var variable = map[string]*regexp.Regexp{
 
 // Every header that arrives is one the contract lists, and the other way
 // round.
-func TestHeaders(t *testing.T) {
-	t.Parallel()
+func TestHeaders(t *testing.T) { eachPath(t, testHeaders) }
+
+func testHeaders(t *testing.T, newTestClient clientMaker) {
 	always := map[string]string{
 		"Content-Type": "application/json", "User-Agent": "Postroad/1.2.3", "Postroad-Subscriber": "acme",
 		"Postroad-Feed": "listings;epoch=3", "Postroad-Previous-Sequence": "77", "Postroad-Attempt": "2",
@@ -133,8 +134,9 @@ func checkHeaders(t *testing.T, got http.Header, always, want map[string]string)
 
 // An operator's headers may come from a row that no validation of today has
 // seen.
-func TestHeadersNotOverridden(t *testing.T) {
-	t.Parallel()
+func TestHeadersNotOverridden(t *testing.T) { eachPath(t, testHeadersNotOverridden) }
+
+func testHeadersNotOverridden(t *testing.T, newTestClient clientMaker) {
 	receiver := testkit.NewReceiver(t, testkit.ReceiverOptions{})
 	c := newTestClient(t)
 	hostile := map[string]string{}
@@ -184,6 +186,8 @@ func TestHeadersOfRequestsInTurn(t *testing.T) {
 			fresh := newExchange(target)
 			fresh.prepare(r, now)
 			x.prepare(r, now)
+			fresh.fillHeader()
+			x.fillHeader()
 			if !maps.EqualFunc(x.request.Header, fresh.request.Header, slices.Equal[[]string]) || string(x.body) != string(fresh.body) {
 				t.Errorf("request %d after others: %v %s\nfresh: %v %s", i, x.request.Header, x.body, fresh.request.Header, fresh.body)
 			}
@@ -196,8 +200,9 @@ func TestHeadersOfRequestsInTurn(t *testing.T) {
 
 // An event type may hold anything, and must not fail the request or smuggle a
 // header into it.
-func TestHeadersEventType(t *testing.T) {
-	t.Parallel()
+func TestHeadersEventType(t *testing.T) { eachPath(t, testHeadersEventType) }
+
+func testHeadersEventType(t *testing.T, newTestClient clientMaker) {
 	receiver := testkit.NewReceiver(t, testkit.ReceiverOptions{})
 	c := newTestClient(t)
 	target := targetOf(t, c, event.Subscriber{Endpoint: event.Endpoint{URL: receiver.URL()}}, event.Secrets{}, time.Time{})

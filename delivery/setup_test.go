@@ -20,6 +20,28 @@ func newTestClient(t *testing.T, change ...func(*Config)) *Client {
 	return c
 }
 
+// clientMaker is newTestClient, or a test's own.
+type clientMaker func(*testing.T, ...func(*Config)) *Client
+
+// eachPath runs a test over connections of our own and over net/http's.
+func eachPath(t *testing.T, test func(*testing.T, clientMaker)) {
+	t.Helper()
+	t.Parallel()
+	t.Run("direct", func(t *testing.T) {
+		t.Parallel()
+		test(t, newTestClient)
+	})
+	t.Run("transport", func(t *testing.T) {
+		t.Parallel()
+		test(t, func(t *testing.T, change ...func(*Config)) *Client {
+			t.Helper()
+			c := newTestClient(t, change...)
+			c.noDirect = true
+			return c
+		})
+	})
+}
+
 func newTestTarget(t *testing.T, sub event.Subscriber, secrets event.Secrets, now time.Time) *Target {
 	t.Helper()
 	return targetOf(t, newTestClient(t), sub, secrets, now)

@@ -78,6 +78,7 @@ func TestSignedByReference(t *testing.T) {
 			t.Parallel()
 			x := newExchange(newTestTarget(t, event.Subscriber{Signing: event.Signing{Scheme: scheme}}, event.Secrets{Signing: secrets}, now))
 			x.prepare(Request{Events: testEvents(1), Attempt: 1}, time.Now())
+			x.fillHeader()
 			h := x.request.Header
 			for _, secret := range []string{current, old} {
 				if err := verify(t, secret, h, prefix, x.body); err != nil {
@@ -98,6 +99,7 @@ func TestSignedByReference(t *testing.T) {
 			// newer timestamp and another signature.
 			before := h.Clone()
 			x.prepare(Request{Events: testEvents(1), Attempt: 2}, time.Now().Add(time.Hour))
+			x.fillHeader()
 			if h.Get(prefix+"Id") != before.Get(prefix+"Id") || h.Get(prefix+"Timestamp") == before.Get(prefix+"Timestamp") {
 				t.Errorf("a retry: id %s, was %s; timestamp %s, was %s", h.Get(prefix+"Id"), before.Get(prefix+"Id"), h.Get(prefix+"Timestamp"), before.Get(prefix+"Timestamp"))
 			}

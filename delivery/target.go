@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"fmt"
 	"maps"
+	"net"
 	"net/http"
 	"net/textproto"
 	"net/url"
@@ -44,6 +45,8 @@ type Target struct {
 	id            string
 	url           *url.URL
 	origin        string // scheme and host: all that texts say of the endpoint
+	address       string // host and port for the direct path; empty: not for it
+	head          []byte // of every request on the direct path
 	timeout       time.Duration
 	format        string
 	batched       bool
@@ -89,10 +92,13 @@ func (c *Client) NewTarget(cfg TargetConfig) (*Target, error) {
 	}
 	t.headers = fixedHeaders(sub, cfg.Secrets, cfg.FeedEpoch, c.userAgent)
 	for name, values := range t.headers {
-		if !validHeaderValue(values[0]) {
-			return nil, fmt.Errorf("prepare subscriber %s: the value of header %s cannot be sent", sub.ID, name)
+		if !validHeaderName(name) || !validHeaderValue(values[0]) {
+			return nil, fmt.Errorf("prepare subscriber %s: header %q cannot be sent", sub.ID, name)
 		}
+		values[0] = strings.Trim(values[0], " \t")
 	}
+	t.address = directAddress(u)
+	t.head = appendHead(nil, t)
 	t.exchanges.New = func() any { return newExchange(t) }
 	return t, nil
 }
@@ -188,6 +194,34 @@ func validHeaderValue(s string) bool {
 		}
 	}
 	return true
+}
+
+// validHeaderName reports whether a name is a token (RFC 9110, 5.6.2).
+func validHeaderName(s string) bool {
+	const special = "!#$%&'*+-.^_`|~"
+	for i := range len(s) {
+		c := s[i]
+		if letter := c | 0x20; (letter < 'a' || letter > 'z') && (c < '0' || c > '9') && strings.IndexByte(special, c) < 0 {
+			return false
+		}
+	}
+	return s != ""
+}
+
+// directAddress returns the host and port to connect to on the direct path, or
+// nothing for hosts that net/http would rewrite first: international names and
+// addresses with a zone.
+func directAddress(u *url.URL) string {
+	for i := range len(u.Host) {
+		if c := u.Host[i]; c <= ' ' || c > '~' || c == '%' {
+			return ""
+		}
+	}
+	port := u.Port()
+	if port == "" {
+		port = map[string]string{"http": "80", "https": "443"}[u.Scheme]
+	}
+	return net.JoinHostPort(u.Hostname(), port)
 }
 
 // appendHeaderText appends text that may hold anything as a header value:

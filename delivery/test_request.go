@@ -25,7 +25,7 @@ func (c *Client) Test(ctx context.Context, t *Target) TestResult {
 	x := newExchange(t)
 	x.prepareTest(started)
 	stages := &stageTimes{}
-	a := c.send(httptrace.WithClientTrace(ctx, stages.trace()), c.testTransport, x, started)
+	a := c.send(httptrace.WithClientTrace(ctx, stages.trace()), x, started)
 	a.AcceptedThrough = 0
 	a.Resend = false
 	stages.mu.Lock()
