@@ -54,6 +54,7 @@ func TestImportsForbidden(t *testing.T) {
 		"consumer does not know event":         {"consumer/consumer.go", "consumer", "postroad/event"},
 		"embedded knows nothing of ours":       {"embedded/stack.go", "embedded", "postroad/contract"},
 		"bench is a user":                      {"bench/run.go", "bench", "postroad/api"},
+		"an example is a user":                 {"examples/verify/verify.go", "verify", "postroad/delivery"},
 		"internal is support":                  {"internal/config/config.go", "config", "postroad/event"},
 		"testkit imports nothing of ours":      {"internal/testkit/database.go", "testkit", "postroad/store"},
 		"testkit stays out of the product":     {"api/server.go", "api", "postroad/internal/testkit"},

@@ -10,6 +10,8 @@ type floor struct {
 	// may lists the parts that its source may import; a part may always import
 	// itself.
 	may []string
+	// tests lists what its external tests may import besides.
+	tests []string
 	// internal admits every internal package but testkit.
 	internal bool
 	// reason is why all the rest is forbidden.
@@ -72,7 +74,10 @@ var floors = map[string]floor{
 	"consumer": {reason: "consumers import this package: it drags nothing into their build"},
 	"embedded": {internal: true, reason: "the one-process stack runs other people's servers and knows nothing of ours"},
 	"bench":    {internal: true, reason: "the benchmark drives processes over HTTP, as a user would"},
-	"examples": {may: []string{"consumer"}, reason: "an example shows what a user can do from outside"},
+	"examples": {
+		may: []string{"consumer"}, tests: []string{"delivery", "event"},
+		reason: "an example shows what a user can do from outside; its tests show it to the real thing",
+	},
 }
 
 const (
@@ -109,6 +114,8 @@ func judgeOwn(who importer, imported string) string {
 	case !known:
 		return "the folder is in no floor: enter it in internal/arch/rules.go first"
 	case toInternal && f.internal, slices.Contains(f.may, imported):
+		return ""
+	case who.kind == externalTest && slices.Contains(f.tests, imported):
 		return ""
 	}
 	return f.reason
