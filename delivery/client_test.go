@@ -1,4 +1,4 @@
-package delivery
+package delivery_test
 
 import (
 	"bufio"
@@ -15,12 +15,13 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"postroad/delivery"
 	"postroad/event"
 	"postroad/internal/testkit"
 )
 
 // respond sets up a receiver that gives one answer, and a target for it.
-func respond(t *testing.T, newTestClient clientMaker, answer testkit.Answer, sub event.Subscriber) (*Client, *Target, *testkit.Receiver) {
+func respond(t *testing.T, newTestClient clientMaker, answer testkit.Answer, sub event.Subscriber) (*delivery.Client, *delivery.Target, *testkit.Receiver) {
 	t.Helper()
 	receiver := testkit.NewReceiver(t, testkit.ReceiverOptions{Script: func(int, *testkit.Request) testkit.Answer { return answer }})
 	c := newTestClient(t)
@@ -44,50 +45,50 @@ func testDoStatus(t *testing.T, newTestClient clientMaker) {
 		name   string
 		status int
 		header http.Header
-		class  Class
+		class  delivery.Class
 		wait   time.Duration // -1: none
 		cut    bool
 	}{
-		{"200", 200, nil, ClassSuccess, -1, false},
-		{"202", 202, nil, ClassSuccess, -1, false},
-		{"204", 204, header("Retry-After", "60"), ClassSuccess, -1, false},
-		{"redirects are not followed", 307, header("Location", "/elsewhere"), ClassRecord, -1, false},
-		{"304", 304, nil, ClassRecord, -1, false},
-		{"400", 400, nil, ClassRecord, -1, false},
-		{"401", 401, nil, ClassEndpoint, -1, false},
-		{"410", 410, header("Retry-After", "60"), ClassGone, 60 * time.Second, false},
-		{"413 may say when", 413, header("Retry-After", "5"), ClassRecord, 5 * time.Second, false},
-		{"429", 429, nil, ClassEndpoint, -1, false},
-		{"429 asks", 429, header("Retry-After", "60"), ClassAsked, 60 * time.Second, false},
-		{"429 asks for 0", 429, header("Retry-After", "0"), ClassAsked, 0, false},
-		{"429 asks for nonsense", 429, header("Retry-After", "soon"), ClassEndpoint, -1, false},
-		{"the first of two lines counts", 429, header("Retry-After", "120", "Retry-After", "60"), ClassAsked, 120 * time.Second, false},
-		{"503 asks", 503, header("Retry-After", "7"), ClassAsked, 7 * time.Second, false},
-		{"503 asks for too much", 503, header("Retry-After", "86400"), ClassAsked, time.Hour, true},
-		{"503 asks for far too much", 503, header("Retry-After", "99999999999999999999"), ClassAsked, time.Hour, true},
-		{"exactly the most is not cut", 503, header("Retry-After", "3600"), ClassAsked, time.Hour, false},
-		{"a date too far", 503, header("Retry-After", "Fri, 31 Dec 9999 23:59:59 GMT"), ClassAsked, time.Hour, true},
-		{"a date in the past", 503, header("Retry-After", date(-time.Hour)), ClassAsked, 0, false},
-		{"a date by their clock", 503, header("Retry-After", date(-40*time.Minute), "Date", date(-time.Hour)), ClassAsked, 20 * time.Minute, false},
-		{"500 may say when", 500, header("Retry-After", "9"), ClassRecord, 9 * time.Second, false},
-		{"501", 501, nil, ClassRecord, -1, false},
-		{"599", 599, nil, ClassRecord, -1, false},
+		{"200", 200, nil, delivery.ClassSuccess, -1, false},
+		{"202", 202, nil, delivery.ClassSuccess, -1, false},
+		{"204", 204, header("Retry-After", "60"), delivery.ClassSuccess, -1, false},
+		{"redirects are not followed", 307, header("Location", "/elsewhere"), delivery.ClassRecord, -1, false},
+		{"304", 304, nil, delivery.ClassRecord, -1, false},
+		{"400", 400, nil, delivery.ClassRecord, -1, false},
+		{"401", 401, nil, delivery.ClassEndpoint, -1, false},
+		{"410", 410, header("Retry-After", "60"), delivery.ClassGone, 60 * time.Second, false},
+		{"413 may say when", 413, header("Retry-After", "5"), delivery.ClassRecord, 5 * time.Second, false},
+		{"429", 429, nil, delivery.ClassEndpoint, -1, false},
+		{"429 asks", 429, header("Retry-After", "60"), delivery.ClassAsked, 60 * time.Second, false},
+		{"429 asks for 0", 429, header("Retry-After", "0"), delivery.ClassAsked, 0, false},
+		{"429 asks for nonsense", 429, header("Retry-After", "soon"), delivery.ClassEndpoint, -1, false},
+		{"the first of two lines counts", 429, header("Retry-After", "120", "Retry-After", "60"), delivery.ClassAsked, 120 * time.Second, false},
+		{"503 asks", 503, header("Retry-After", "7"), delivery.ClassAsked, 7 * time.Second, false},
+		{"503 asks for too much", 503, header("Retry-After", "86400"), delivery.ClassAsked, time.Hour, true},
+		{"503 asks for far too much", 503, header("Retry-After", "99999999999999999999"), delivery.ClassAsked, time.Hour, true},
+		{"exactly the most is not cut", 503, header("Retry-After", "3600"), delivery.ClassAsked, time.Hour, false},
+		{"a date too far", 503, header("Retry-After", "Fri, 31 Dec 9999 23:59:59 GMT"), delivery.ClassAsked, time.Hour, true},
+		{"a date in the past", 503, header("Retry-After", date(-time.Hour)), delivery.ClassAsked, 0, false},
+		{"a date by their clock", 503, header("Retry-After", date(-40*time.Minute), "Date", date(-time.Hour)), delivery.ClassAsked, 20 * time.Minute, false},
+		{"500 may say when", 500, header("Retry-After", "9"), delivery.ClassRecord, 9 * time.Second, false},
+		{"501", 501, nil, delivery.ClassRecord, -1, false},
+		{"599", 599, nil, delivery.ClassRecord, -1, false},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			sub := event.Subscriber{Retry: event.Retry{MaxRetryAfter: event.Duration(time.Hour)}}
 			c, target, receiver := respond(t, newTestClient, testkit.Answer{Status: tt.status, Header: tt.header}, sub)
-			a := c.Do(context.Background(), target, Request{Events: testEvents(1), Attempt: 1})
+			a := c.Do(context.Background(), target, delivery.Request{Events: testEvents(1), Attempt: 1})
 			if a.Status != tt.status || a.Class != tt.class || a.Resend {
 				t.Errorf("got %+v, want class %v", a, tt.class)
 			}
 			if a.RetryAfterValid != (tt.wait >= 0) || a.RetryAfter != max(tt.wait, 0) || a.RetryAfterCut != tt.cut {
 				t.Errorf("Retry-After %v, %v, cut %v; want %v, cut %v", a.RetryAfter, a.RetryAfterValid, a.RetryAfterCut, tt.wait, tt.cut)
 			}
-			want := Fault{CodeStatus, fmt.Sprintf("HTTP %d from %s", tt.status, receiver.URL())}
-			if tt.class == ClassSuccess {
-				want = Fault{}
+			want := delivery.Fault{delivery.CodeStatus, fmt.Sprintf("HTTP %d from %s", tt.status, receiver.URL())}
+			if tt.class == delivery.ClassSuccess {
+				want = delivery.Fault{}
 			}
 			if a.Fault != want {
 				t.Errorf("fault %+v, want %+v", a.Fault, want)
@@ -115,8 +116,8 @@ func testDoAcceptedThrough(t *testing.T, newTestClient clientMaker) {
 				t.Parallel()
 				answer := testkit.Answer{Status: status, Header: header("Postroad-Accepted-Through", tt.value)}
 				c, target, _ := respond(t, newTestClient, answer, event.Subscriber{BatchSize: 10})
-				a := c.Do(context.Background(), target, Request{Events: testEvents(3), Attempt: 1})
-				if a.AcceptedThrough != tt.want || a.Class != Classify(status, false) {
+				a := c.Do(context.Background(), target, delivery.Request{Events: testEvents(3), Attempt: 1})
+				if a.AcceptedThrough != tt.want || a.Class != delivery.Classify(status, false) {
 					t.Errorf("accepted through %d, class %v; want %d", a.AcceptedThrough, a.Class, tt.want)
 				}
 			})
@@ -143,8 +144,8 @@ func testDoResponse(t *testing.T, newTestClient clientMaker) {
 			t.Parallel()
 			c, target, receiver := respond(t, newTestClient, testkit.Answer{Status: 422, Body: tt.body}, event.Subscriber{})
 			for range 2 {
-				a := c.Do(context.Background(), target, Request{Events: testEvents(1), Attempt: 1})
-				if string(a.Response) != tt.want || !utf8.Valid(a.Response) || a.Class != ClassRecord {
+				a := c.Do(context.Background(), target, delivery.Request{Events: testEvents(1), Attempt: 1})
+				if string(a.Response) != tt.want || !utf8.Valid(a.Response) || a.Class != delivery.ClassRecord {
 					t.Errorf("%d bytes kept, want %d: %q", len(a.Response), len(tt.want), a.Response)
 				}
 			}
@@ -167,8 +168,8 @@ func testDoEndlessBody(t *testing.T, newTestClient clientMaker) {
 	t.Cleanup(server.Close)
 	c := newTestClient(t)
 	target := targetOf(t, c, event.Subscriber{Endpoint: event.Endpoint{URL: server.URL}}, event.Secrets{}, time.Time{})
-	a := c.Do(context.Background(), target, Request{Events: testEvents(1), Attempt: 1})
-	if a.Class != ClassSuccess || len(a.Response) > 2048 || a.Duration > 10*time.Second {
+	a := c.Do(context.Background(), target, delivery.Request{Events: testEvents(1), Attempt: 1})
+	if a.Class != delivery.ClassSuccess || len(a.Response) > 2048 || a.Duration > 10*time.Second {
 		t.Errorf("answer %+v", a)
 	}
 }
@@ -191,7 +192,7 @@ func testDoStatusLineDecides(t *testing.T, newTestClient clientMaker) {
 			t.Parallel()
 			c, target, receiver := respond(t, newTestClient, answer, event.Subscriber{})
 			for n := 1; n <= 2; n++ {
-				if a := c.Do(context.Background(), target, Request{Events: testEvents(1), Attempt: 1}); a.Class != ClassSuccess || a.Status != 200 || a.Fault != (Fault{}) {
+				if a := c.Do(context.Background(), target, delivery.Request{Events: testEvents(1), Attempt: 1}); a.Class != delivery.ClassSuccess || a.Status != 200 || a.Fault != (delivery.Fault{}) {
 					t.Errorf("answer %+v", a)
 				}
 				if receiver.Count() != n {
@@ -215,10 +216,10 @@ func testDoHangingBody(t *testing.T, newTestClient clientMaker) {
 		close(gone)
 	}))
 	t.Cleanup(server.Close)
-	c := newTestClient(t, func(cfg *Config) { cfg.AnswerBodyTimeout = 20 * time.Millisecond })
+	c := newTestClient(t, func(cfg *delivery.Config) { cfg.AnswerBodyTimeout = 20 * time.Millisecond })
 	sub := event.Subscriber{Endpoint: event.Endpoint{URL: server.URL, Timeout: event.Duration(time.Minute)}}
-	a := c.Do(context.Background(), targetOf(t, c, sub, event.Secrets{}, time.Time{}), Request{Events: testEvents(1), Attempt: 1})
-	if a.Class != ClassSuccess || string(a.Response) != "begin" || a.Duration < 20*time.Millisecond || a.Duration > 30*time.Second {
+	a := c.Do(context.Background(), targetOf(t, c, sub, event.Secrets{}, time.Time{}), delivery.Request{Events: testEvents(1), Attempt: 1})
+	if a.Class != delivery.ClassSuccess || string(a.Response) != "begin" || a.Duration < 20*time.Millisecond || a.Duration > 30*time.Second {
 		t.Errorf("answer %+v", a)
 	}
 	<-gone
@@ -247,11 +248,11 @@ func testDoConcurrently(t *testing.T, newTestClient clientMaker) {
 			group.Go(func() {
 				for i := range 50 {
 					e := &event.Event{Sequence: int64(lane*1000 + i + 1), ResourceName: "R", ResourceRecordKey: "even"}
-					want := ClassSuccess
+					want := delivery.ClassSuccess
 					if i%2 == 1 {
-						e.ResourceRecordKey, want = "odd", ClassRecord
+						e.ResourceRecordKey, want = "odd", delivery.ClassRecord
 					}
-					a := c.Do(context.Background(), target, Request{Events: []*event.Event{e}, Attempt: 1})
+					a := c.Do(context.Background(), target, delivery.Request{Events: []*event.Event{e}, Attempt: 1})
 					text := fmt.Sprintf("%s %s_%d", id, id, e.Sequence)
 					if a.Class != want || string(a.Response) != text || a.WebhookID != strings.Fields(text)[1] {
 						t.Errorf("got %v %q %s, want %v %q", a.Class, a.Response, a.WebhookID, want, text)
@@ -290,7 +291,7 @@ func testDoEarlyAnswer(t *testing.T, newTestClient clientMaker) {
 	target := targetOf(t, c, event.Subscriber{Format: event.FormatRaw, Endpoint: event.Endpoint{URL: server.url}}, event.Secrets{}, time.Time{})
 	for i := range 20 {
 		e := &event.Event{Sequence: int64(i + 1), ResourceName: "R", ResourceRecordKey: "1", Data: []byte(`"` + strings.Repeat(string(rune('a'+i)), 1<<20) + `"`)}
-		a := c.Do(context.Background(), target, Request{Events: []*event.Event{e}, Attempt: 1})
+		a := c.Do(context.Background(), target, delivery.Request{Events: []*event.Event{e}, Attempt: 1})
 		if a.Status != 0 && a.Status != 413 { // the write may fail first
 			t.Fatalf("answer %+v", a)
 		}

@@ -1,4 +1,4 @@
-package delivery
+package delivery_test
 
 import (
 	"bufio"
@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"postroad/delivery"
 	"postroad/event"
 	"postroad/internal/testkit"
 )
@@ -25,21 +26,6 @@ func serveRaw(answer string) func(net.Conn, int) {
 			_, _ = io.WriteString(conn, answer)
 		}
 	}
-}
-
-func deliver(t *testing.T, c *Client, target *Target) Answer {
-	t.Helper()
-	return c.Do(context.Background(), target, Request{Events: testEvents(1), Attempt: 1})
-}
-
-func idleConns(c *Client) int {
-	c.conns.mu.Lock()
-	defer c.conns.mu.Unlock()
-	n := 0
-	for _, list := range c.conns.idle {
-		n += len(list)
-	}
-	return n
 }
 
 // Which answers leave a connection that serves again.
@@ -66,7 +52,7 @@ func TestDirectReuse(t *testing.T) {
 			c := newTestClient(t)
 			target := targetOf(t, c, event.Subscriber{Endpoint: event.Endpoint{URL: server.url}}, event.Secrets{}, time.Time{})
 			for range 3 {
-				if a := deliver(t, c, target); a.Class != ClassSuccess || a.Resend {
+				if a := deliver(t, c, target); a.Class != delivery.ClassSuccess || a.Resend {
 					t.Fatalf("answer %+v", a)
 				}
 			}
@@ -97,7 +83,7 @@ func TestDirectDeadConnection(t *testing.T) {
 			target := targetOf(t, c, event.Subscriber{Endpoint: event.Endpoint{URL: server.url}}, event.Secrets{}, time.Time{})
 			deliver(t, c, target)
 			spoil(<-conns)
-			if a := deliver(t, c, target); a.Class != ClassSuccess || string(a.Response) != "ok" || server.connections.Load() != 2 {
+			if a := deliver(t, c, target); a.Class != delivery.ClassSuccess || string(a.Response) != "ok" || server.connections.Load() != 2 {
 				t.Errorf("answer %+v over %d connections", a, server.connections.Load())
 			}
 		})
@@ -108,30 +94,30 @@ func TestDirectIdleConnections(t *testing.T) {
 	t.Parallel()
 	release := make(chan struct{})
 	receiver := testkit.NewReceiver(t, testkit.ReceiverOptions{Script: func(int, *testkit.Request) testkit.Answer { return testkit.Answer{Until: release} }})
-	c := newTestClient(t, func(cfg *Config) { cfg.IdleConnsPerHost, cfg.IdleConnTimeout = 2, 50*time.Millisecond })
+	c := newTestClient(t, func(cfg *delivery.Config) { cfg.IdleConnsPerHost, cfg.IdleConnTimeout = 2, 50*time.Millisecond })
 	target := targetOf(t, c, event.Subscriber{Endpoint: event.Endpoint{URL: receiver.URL()}}, event.Secrets{}, time.Time{})
-	done := make(chan Answer)
+	done := make(chan delivery.Answer)
 	for range 3 {
 		go func() { done <- deliver(t, c, target) }()
 	}
 	receiver.WaitFor(t, 3, 5*time.Second)
 	close(release)
 	for range 3 {
-		if a := <-done; a.Class != ClassSuccess {
+		if a := <-done; a.Class != delivery.ClassSuccess {
 			t.Errorf("answer %+v", a)
 		}
 	}
-	if n := idleConns(c); n > 2 {
+	if n := c.IdleConnections(); n > 2 {
 		t.Errorf("%d idle connections, want at most 2", n)
 	}
-	testkit.Eventually(t, 5*time.Second, func() bool { return idleConns(c) == 0 }, "unused connections are closed")
+	testkit.Eventually(t, 5*time.Second, func() bool { return c.IdleConnections() == 0 }, "unused connections are closed")
 	deliver(t, c, target)
 	c.Close()
-	if n := idleConns(c); n != 0 {
+	if n := c.IdleConnections(); n != 0 {
 		t.Errorf("%d idle connections after Close", n)
 	}
-	if a := deliver(t, c, target); a.Class != ClassSuccess || idleConns(c) != 0 {
-		t.Errorf("after Close: %+v, %d idle connections", a, idleConns(c))
+	if a := deliver(t, c, target); a.Class != delivery.ClassSuccess || c.IdleConnections() != 0 {
+		t.Errorf("after Close: %+v, %d idle connections", a, c.IdleConnections())
 	}
 }
 
@@ -146,15 +132,17 @@ func TestDirectTLS(t *testing.T) {
 	server.TLS = &tls.Config{NextProtos: []string{"http/1.1"}}
 	server.StartTLS()
 	t.Cleanup(server.Close)
-	c := newTestClient(t, func(cfg *Config) { cfg.RootCAs = server.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs })
+	c := newTestClient(t, func(cfg *delivery.Config) {
+		cfg.RootCAs = server.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs
+	})
 	target := targetOf(t, c, event.Subscriber{Endpoint: event.Endpoint{URL: server.URL}}, event.Secrets{}, time.Time{})
 	for range 3 {
-		if a := deliver(t, c, target); a.Class != ClassSuccess {
+		if a := deliver(t, c, target); a.Class != delivery.ClassSuccess {
 			t.Fatalf("answer %+v", a)
 		}
 	}
 	first, second, third := <-protocols, <-protocols, <-protocols
-	if first == second || second != third || !strings.HasSuffix(third, " http/1.1") || idleConns(c) != 1 {
+	if first == second || second != third || !strings.HasSuffix(third, " http/1.1") || c.IdleConnections() != 1 {
 		t.Errorf("connections %s, %s, %s", first, second, third)
 	}
 }
@@ -166,10 +154,10 @@ func TestDirectLargeBody(t *testing.T) {
 	receiver := testkit.NewReceiver(t, testkit.ReceiverOptions{})
 	c := newTestClient(t)
 	target := targetOf(t, c, event.Subscriber{Format: event.FormatRaw, Endpoint: event.Endpoint{URL: receiver.URL()}}, event.Secrets{}, time.Time{})
-	sizes := []int{10, directBodyBytesMax, directBodyBytesMax + 1, 1 << 20, 10}
+	sizes := []int{10, delivery.DirectBodyBytesMax, delivery.DirectBodyBytesMax + 1, 1 << 20, 10}
 	for i, size := range sizes {
 		e := &event.Event{Sequence: int64(i + 1), ResourceName: "R", ResourceRecordKey: "1", Data: []byte(`"` + strings.Repeat("x", size-2) + `"`)}
-		if a := c.Do(context.Background(), target, Request{Events: []*event.Event{e}, Attempt: 1}); a.Class != ClassSuccess {
+		if a := c.Do(context.Background(), target, delivery.Request{Events: []*event.Event{e}, Attempt: 1}); a.Class != delivery.ClassSuccess {
 			t.Fatalf("answer %+v", a)
 		}
 	}
@@ -194,31 +182,7 @@ func testDoCanceledBefore(t *testing.T, newTestClient clientMaker) {
 	deliver(t, c, target) // leaves a connection
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	if a := c.Do(ctx, target, Request{Events: testEvents(1), Attempt: 1}); a.Class != ClassCanceled || receiver.Count() != 1 {
+	if a := c.Do(ctx, target, delivery.Request{Events: testEvents(1), Attempt: 1}); a.Class != delivery.ClassCanceled || receiver.Count() != 1 {
 		t.Errorf("answer %+v after %d requests", a, receiver.Count())
-	}
-}
-
-func TestHeaderNames(t *testing.T) {
-	t.Parallel()
-	for name, ok := range map[string]bool{
-		"X-Api-Key": true, "a!#$%&'*+-.^_`|~9": true, "": false, "X Y": false, "X:Y": false, "X\r\nY": false, "é": false, "@": false, "[": false, "{": false,
-	} {
-		if validHeaderName(name) != ok {
-			t.Errorf("validHeaderName(%q) = %v", name, !ok)
-		}
-	}
-}
-
-func TestDirectAddress(t *testing.T) {
-	t.Parallel()
-	for url, want := range map[string]string{
-		"http://a.example/": "a.example:80", "https://a.example/": "a.example:443", "https://a.example:8443/": "a.example:8443",
-		"https://[2001:200::1]/": "[2001:200::1]:443", "https://bücher.example/": "", "https://[fe80::1%25eth0]/": "", "http://a.example:/": "a.example:80",
-	} {
-		target := newTestTarget(t, event.Subscriber{Endpoint: event.Endpoint{URL: url}}, event.Secrets{}, time.Time{})
-		if target.address != want {
-			t.Errorf("%s: %q, want %q", url, target.address, want)
-		}
 	}
 }

@@ -1,4 +1,4 @@
-package delivery
+package delivery_test
 
 import (
 	"bufio"
@@ -7,7 +7,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"io"
-	"log"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"postroad/delivery"
 	"postroad/event"
 	"postroad/internal/testkit"
 )
@@ -86,23 +87,23 @@ func testDoFaults(t *testing.T, newTestClient clientMaker) {
 		url    string // empty: a server that sends answer and closes
 		answer string
 		reset  bool
-		code   Code
+		code   delivery.Code
 	}{
-		{name: "no such host", url: "https://no-such-host.invalid/top-secret", code: CodeDNS},
-		{name: "refused", url: closed.URL + "/top-secret", code: CodeConnectRefused},
-		{name: "closed at once", answer: "", code: CodeEOF},
-		{name: "reset", reset: true, code: CodeReset},
-		{name: "not HTTP", answer: "SSH-2.0-OpenSSH_9.2\r\n", code: CodeMalformed},
-		{name: "HTTP/9", answer: "HTTP/9 200 OK\r\n\r\n", code: CodeMalformed},
-		{name: "no status", answer: "HTTP/1.1 OK\r\n\r\n", code: CodeMalformed},
-		{name: "negative status", answer: "HTTP/1.1 -20 OK\r\n\r\n", code: CodeMalformed},
-		{name: "cut in the status line", answer: "HTTP/1.1 2", code: CodeEOF},
-		{name: "cut in the header", answer: "HTTP/1.1 200 OK\r\nContent-Le", code: CodeEOF},
-		{name: "bad header", answer: "HTTP/1.1 200 OK\r\ntop-secret\r\n\r\n", code: CodeMalformed},
-		{name: "two lengths", answer: "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n", code: CodeMalformed},
-		{name: "header without end", answer: "HTTP/1.1 200 OK\r\nX: " + strings.Repeat("x", 128<<10), code: CodeMalformed},
-		{name: "switching protocols", answer: "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n", code: CodeMalformed},
-		{name: "only early hints", answer: "HTTP/1.1 103 Early Hints\r\n\r\n", code: CodeEOF},
+		{name: "no such host", url: "https://no-such-host.invalid/top-secret", code: delivery.CodeDNS},
+		{name: "refused", url: closed.URL + "/top-secret", code: delivery.CodeConnectRefused},
+		{name: "closed at once", answer: "", code: delivery.CodeEOF},
+		{name: "reset", reset: true, code: delivery.CodeReset},
+		{name: "not HTTP", answer: "SSH-2.0-OpenSSH_9.2\r\n", code: delivery.CodeMalformed},
+		{name: "HTTP/9", answer: "HTTP/9 200 OK\r\n\r\n", code: delivery.CodeMalformed},
+		{name: "no status", answer: "HTTP/1.1 OK\r\n\r\n", code: delivery.CodeMalformed},
+		{name: "negative status", answer: "HTTP/1.1 -20 OK\r\n\r\n", code: delivery.CodeMalformed},
+		{name: "cut in the status line", answer: "HTTP/1.1 2", code: delivery.CodeEOF},
+		{name: "cut in the header", answer: "HTTP/1.1 200 OK\r\nContent-Le", code: delivery.CodeEOF},
+		{name: "bad header", answer: "HTTP/1.1 200 OK\r\ntop-secret\r\n\r\n", code: delivery.CodeMalformed},
+		{name: "two lengths", answer: "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n", code: delivery.CodeMalformed},
+		{name: "header without end", answer: "HTTP/1.1 200 OK\r\nX: " + strings.Repeat("x", 128<<10), code: delivery.CodeMalformed},
+		{name: "switching protocols", answer: "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n", code: delivery.CodeMalformed},
+		{name: "only early hints", answer: "HTTP/1.1 103 Early Hints\r\n\r\n", code: delivery.CodeEOF},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -117,9 +118,9 @@ func testDoFaults(t *testing.T, newTestClient clientMaker) {
 				}).url + "/top-secret?top-secret"
 			}
 			c := newTestClient(t)
-			a := c.Do(context.Background(), targetOf(t, c, event.Subscriber{Endpoint: event.Endpoint{URL: tt.url}}, event.Secrets{Token: "top-secret"}, time.Time{}), Request{Events: testEvents(1), Attempt: 1})
-			if c.noDirect && tt.code == CodeEOF && strings.HasPrefix(tt.name, "cut") {
-				tt.code = CodeMalformed // net/http does not tell why half a head ended
+			a := c.Do(context.Background(), targetOf(t, c, event.Subscriber{Endpoint: event.Endpoint{URL: tt.url}}, event.Secrets{Token: "top-secret"}, time.Time{}), delivery.Request{Events: testEvents(1), Attempt: 1})
+			if c.Forced() && tt.code == delivery.CodeEOF && strings.HasPrefix(tt.name, "cut") {
+				tt.code = delivery.CodeMalformed // net/http does not tell why half a head ended
 			}
 			checkFault(t, a, tt.code)
 		})
@@ -128,9 +129,9 @@ func testDoFaults(t *testing.T, newTestClient clientMaker) {
 
 // checkFault checks that there was no answer, why, and that the text says no
 // more of the endpoint than scheme and host.
-func checkFault(t *testing.T, a Answer, code Code) {
+func checkFault(t *testing.T, a delivery.Answer, code delivery.Code) {
 	t.Helper()
-	if a.Class != ClassEndpoint || a.Status != 0 || a.Fault.Code != code || a.Resend {
+	if a.Class != delivery.ClassEndpoint || a.Status != 0 || a.Fault.Code != code || a.Resend {
 		t.Errorf("got %+v, want %s", a, code)
 	}
 	if a.Fault.Text == "" || strings.Contains(a.Fault.Text, "top-secret") || strings.ContainsAny(a.Fault.Text, "\r\n") {
@@ -152,11 +153,11 @@ func testDoTimeout(t *testing.T, newTestClient clientMaker) {
 	})
 	tests := []struct {
 		name, url string
-		code      Code
+		code      delivery.Code
 	}{
-		{"no answer", hanging.URL(), CodeTimeout},
-		{"half a header", slowHeader.url, CodeTimeout},
-		{"no handshake", strings.Replace(silent.url, "http:", "https:", 1), CodeConnectTimeout},
+		{"no answer", hanging.URL(), delivery.CodeTimeout},
+		{"half a header", slowHeader.url, delivery.CodeTimeout},
+		{"no handshake", strings.Replace(silent.url, "http:", "https:", 1), delivery.CodeConnectTimeout},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -165,7 +166,7 @@ func testDoTimeout(t *testing.T, newTestClient clientMaker) {
 			sub := event.Subscriber{Endpoint: event.Endpoint{URL: tt.url, Timeout: event.Duration(50 * time.Millisecond)}}
 			target := targetOf(t, c, sub, event.Secrets{}, time.Time{})
 			for range 2 {
-				a := c.Do(context.Background(), target, Request{Events: testEvents(1), Attempt: 1})
+				a := c.Do(context.Background(), target, delivery.Request{Events: testEvents(1), Attempt: 1})
 				checkFault(t, a, tt.code)
 				if a.Duration < 50*time.Millisecond || a.Duration > 10*time.Second {
 					t.Errorf("took %v", a.Duration)
@@ -186,7 +187,7 @@ func testDoCanceled(t *testing.T, newTestClient clientMaker) {
 		receiver.WaitFor(t, 1, 5*time.Second)
 		cancel()
 	}()
-	if a := c.Do(ctx, target, Request{Events: testEvents(1), Attempt: 1}); a.Class != ClassCanceled || a.Fault.Code != CodeCanceled || a.Resend {
+	if a := c.Do(ctx, target, delivery.Request{Events: testEvents(1), Attempt: 1}); a.Class != delivery.ClassCanceled || a.Fault.Code != delivery.CodeCanceled || a.Resend {
 		t.Errorf("answer %+v", a)
 	}
 }
@@ -198,31 +199,31 @@ func testDoTLS(t *testing.T, newTestClient clientMaker) {
 	plain := testkit.NewReceiver(t, testkit.ReceiverOptions{})
 	old := httptest.NewUnstartedServer(http.NotFoundHandler())
 	old.TLS = &tls.Config{MaxVersion: tls.VersionTLS11}
-	old.Config.ErrorLog = log.New(io.Discard, "", 0)
+	old.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
 	old.StartTLS()
 	t.Cleanup(old.Close)
 	trusted := receiver.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs
 	tests := []struct {
 		name, url string
 		roots     *x509.CertPool
-		code      Code
+		code      delivery.Code
 		text      string
 	}{
 		{"trusted", receiver.URL(), trusted, "", ""},
-		{"unknown authority", receiver.URL(), nil, CodeTLS, "unknown authority"},
-		{"another name", strings.Replace(receiver.URL(), "127.0.0.1", "localhost", 1), trusted, CodeTLS, "another name"},
-		{"no TLS there", strings.Replace(plain.URL(), "http:", "https:", 1), trusted, CodeTLS, "does not speak TLS"},
-		{"TLS 1.1", old.URL, trusted, CodeTLS, "TLS"},
+		{"unknown authority", receiver.URL(), nil, delivery.CodeTLS, "unknown authority"},
+		{"another name", strings.Replace(receiver.URL(), "127.0.0.1", "localhost", 1), trusted, delivery.CodeTLS, "another name"},
+		{"no TLS there", strings.Replace(plain.URL(), "http:", "https:", 1), trusted, delivery.CodeTLS, "does not speak TLS"},
+		{"TLS 1.1", old.URL, trusted, delivery.CodeTLS, "TLS"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			c := newTestClient(t, func(cfg *Config) { cfg.RootCAs = tt.roots })
+			c := newTestClient(t, func(cfg *delivery.Config) { cfg.RootCAs = tt.roots })
 			target := targetOf(t, c, event.Subscriber{Endpoint: event.Endpoint{URL: tt.url}}, event.Secrets{}, time.Time{})
-			c.http1.Store(target.origin, struct{}{}) // as if it had answered before
-			a := c.Do(context.Background(), target, Request{Events: testEvents(1), Attempt: 1})
+			c.NoteHTTP1(target) // as if it had answered before
+			a := c.Do(context.Background(), target, delivery.Request{Events: testEvents(1), Attempt: 1})
 			if tt.code == "" {
-				if a.Class != ClassSuccess {
+				if a.Class != delivery.ClassSuccess {
 					t.Errorf("answer %+v", a)
 				}
 				return
@@ -250,18 +251,20 @@ func TestDoHTTP2(t *testing.T) {
 	server.EnableHTTP2 = true
 	server.StartTLS()
 	t.Cleanup(server.Close)
-	c := newTestClient(t, func(cfg *Config) { cfg.RootCAs = server.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs })
+	c := newTestClient(t, func(cfg *delivery.Config) {
+		cfg.RootCAs = server.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs
+	})
 	target := targetOf(t, c, event.Subscriber{Endpoint: event.Endpoint{URL: server.URL}}, event.Secrets{}, time.Time{})
-	r := Request{Events: testEvents(1), Attempt: 1}
+	r := delivery.Request{Events: testEvents(1), Attempt: 1}
 	for range 3 {
-		if a := c.Do(context.Background(), target, r); a.Class != ClassSuccess || string(a.Response) != "HTTP/2.0" {
+		if a := c.Do(context.Background(), target, r); a.Class != delivery.ClassSuccess || string(a.Response) != "HTTP/2.0" {
 			t.Fatalf("answer %+v", a)
 		}
 	}
-	if a := c.Do(context.Background(), target, r); a.Class != ClassEndpoint || !a.Resend || requests.Load() != 4 {
+	if a := c.Do(context.Background(), target, r); a.Class != delivery.ClassEndpoint || !a.Resend || requests.Load() != 4 {
 		t.Errorf("answer %+v after %d requests", a, requests.Load())
 	}
-	if a := c.Test(context.Background(), target); a.Answer.Class != ClassSuccess || a.TLS <= 0 {
+	if a := c.Test(context.Background(), target); a.Answer.Class != delivery.ClassSuccess || a.TLS <= 0 {
 		t.Errorf("test %+v", a)
 	}
 }
@@ -277,30 +280,30 @@ func testDoBlocked(t *testing.T, newTestClient clientMaker) {
 	}})
 	tests := []struct {
 		name, url string
-		guard     GuardConfig
+		guard     delivery.GuardConfig
 	}{
-		{"address", receiver.URL(), GuardConfig{AllowHTTP: true}},
-		{"name", "http://localhost" + port, GuardConfig{AllowHTTP: true}},
-		{"unspecified address", "http://0.0.0.0" + port, GuardConfig{AllowHTTP: true, AllowLoopback: true}},
-		{"mapped address", "http://[::ffff:127.0.0.1]" + port, GuardConfig{AllowHTTP: true}},
-		{"number", "http://2130706433" + port, GuardConfig{AllowHTTP: true}},
-		{"no TLS", receiver.URL(), GuardConfig{AllowLoopback: true}},
+		{"address", receiver.URL(), delivery.GuardConfig{AllowHTTP: true}},
+		{"name", "http://localhost" + port, delivery.GuardConfig{AllowHTTP: true}},
+		{"unspecified address", "http://0.0.0.0" + port, delivery.GuardConfig{AllowHTTP: true, AllowLoopback: true}},
+		{"mapped address", "http://[::ffff:127.0.0.1]" + port, delivery.GuardConfig{AllowHTTP: true}},
+		{"number", "http://2130706433" + port, delivery.GuardConfig{AllowHTTP: true}},
+		{"no TLS", receiver.URL(), delivery.GuardConfig{AllowLoopback: true}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			c := newTestClient(t, func(cfg *Config) { cfg.Guard = tt.guard })
-			a := c.Do(context.Background(), targetOf(t, c, event.Subscriber{Endpoint: event.Endpoint{URL: tt.url}}, event.Secrets{}, time.Time{}), Request{Events: testEvents(1), Attempt: 1})
-			if tt.name == "number" && a.Fault.Code == CodeDNS {
+			c := newTestClient(t, func(cfg *delivery.Config) { cfg.Guard = tt.guard })
+			a := c.Do(context.Background(), targetOf(t, c, event.Subscriber{Endpoint: event.Endpoint{URL: tt.url}}, event.Secrets{}, time.Time{}), delivery.Request{Events: testEvents(1), Attempt: 1})
+			if tt.name == "number" && a.Fault.Code == delivery.CodeDNS {
 				return // this resolver does not read such hosts
 			}
-			checkFault(t, a, CodeBlockedAddress)
+			checkFault(t, a, delivery.CodeBlockedAddress)
 		})
 	}
 	t.Run("redirect", func(t *testing.T) {
 		t.Parallel()
 		c := newTestClient(t)
-		if a := c.Do(context.Background(), targetOf(t, c, event.Subscriber{Endpoint: event.Endpoint{URL: redirecting.URL()}}, event.Secrets{}, time.Time{}), Request{Events: testEvents(1), Attempt: 1}); a.Status != 302 || a.Class != ClassRecord {
+		if a := c.Do(context.Background(), targetOf(t, c, event.Subscriber{Endpoint: event.Endpoint{URL: redirecting.URL()}}, event.Secrets{}, time.Time{}), delivery.Request{Events: testEvents(1), Attempt: 1}); a.Status != 302 || a.Class != delivery.ClassRecord {
 			t.Errorf("answer %+v", a)
 		}
 	})
@@ -318,9 +321,9 @@ func TestDoNoProxy(t *testing.T) {
 		t.Setenv(name, proxy.URL())
 	}
 	c := newTestClient(t)
-	a := c.Do(context.Background(), targetOf(t, c, event.Subscriber{Endpoint: event.Endpoint{URL: "http://no-such-host.invalid/"}}, event.Secrets{}, time.Time{}), Request{Events: testEvents(1), Attempt: 1})
-	checkFault(t, a, CodeDNS)
-	if c.transport.Proxy != nil || proxy.Count() != 0 {
+	a := c.Do(context.Background(), targetOf(t, c, event.Subscriber{Endpoint: event.Endpoint{URL: "http://no-such-host.invalid/"}}, event.Secrets{}, time.Time{}), delivery.Request{Events: testEvents(1), Attempt: 1})
+	checkFault(t, a, delivery.CodeDNS)
+	if c.HasProxy() || proxy.Count() != 0 {
 		t.Error("a proxy of the environment is used")
 	}
 }
@@ -335,14 +338,14 @@ func testDoResend(t *testing.T, newTestClient clientMaker) {
 	tests := map[string]struct {
 		second func(conn net.Conn) // what the first connection does with its second request
 		resend bool
-		code   Code
+		code   delivery.Code
 	}{
-		"closed":              {func(net.Conn) {}, true, CodeEOF},
-		"reset":               {func(conn net.Conn) { _ = conn.(*net.TCPConn).SetLinger(0) }, true, CodeReset},
-		"after a byte":        {func(conn net.Conn) { _, _ = io.WriteString(conn, "H") }, false, CodeMalformed},
-		"after a 1xx":         {func(conn net.Conn) { _, _ = io.WriteString(conn, "HTTP/1.1 103 Hints\r\n\r\n") }, false, CodeEOF},
-		"after a bad line":    {func(conn net.Conn) { _, _ = io.WriteString(conn, "nonsense\r\n\r\n") }, false, CodeMalformed},
-		"after a status line": {func(conn net.Conn) { _, _ = io.WriteString(conn, "HTTP/1.1 500 Oops\r\nContent-Length: 5\r\n\r\n") }, false, CodeStatus},
+		"closed":              {func(net.Conn) {}, true, delivery.CodeEOF},
+		"reset":               {func(conn net.Conn) { _ = conn.(*net.TCPConn).SetLinger(0) }, true, delivery.CodeReset},
+		"after a byte":        {func(conn net.Conn) { _, _ = io.WriteString(conn, "H") }, false, delivery.CodeMalformed},
+		"after a 1xx":         {func(conn net.Conn) { _, _ = io.WriteString(conn, "HTTP/1.1 103 Hints\r\n\r\n") }, false, delivery.CodeEOF},
+		"after a bad line":    {func(conn net.Conn) { _, _ = io.WriteString(conn, "nonsense\r\n\r\n") }, false, delivery.CodeMalformed},
+		"after a status line": {func(conn net.Conn) { _, _ = io.WriteString(conn, "HTTP/1.1 500 Oops\r\nContent-Length: 5\r\n\r\n") }, false, delivery.CodeStatus},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -361,13 +364,13 @@ func testDoResend(t *testing.T, newTestClient clientMaker) {
 			})
 			c := newTestClient(t)
 			target := targetOf(t, c, event.Subscriber{Endpoint: event.Endpoint{URL: server.url}}, event.Secrets{}, time.Time{})
-			r := Request{Events: testEvents(1), Attempt: 1}
-			if a := c.Do(context.Background(), target, r); a.Class != ClassSuccess || a.Resend {
+			r := delivery.Request{Events: testEvents(1), Attempt: 1}
+			if a := c.Do(context.Background(), target, r); a.Class != delivery.ClassSuccess || a.Resend {
 				t.Fatalf("first: %+v", a)
 			}
 			a := c.Do(context.Background(), target, r)
-			if name == "after a byte" && !c.noDirect {
-				tt.code = CodeEOF // net/http does not tell why half a head ended
+			if name == "after a byte" && !c.Forced() {
+				tt.code = delivery.CodeEOF // net/http does not tell why half a head ended
 			}
 			if a.Resend != tt.resend || a.Fault.Code != tt.code {
 				t.Errorf("second: %+v; want re-send %v, %s", a, tt.resend, tt.code)
@@ -375,7 +378,7 @@ func testDoResend(t *testing.T, newTestClient clientMaker) {
 			if requests.Load() != 2 || server.connections.Load() != 1 {
 				t.Errorf("%d requests over %d connections: net/http sent one again", requests.Load(), server.connections.Load())
 			}
-			if a := c.Do(context.Background(), target, r); a.Class != ClassSuccess {
+			if a := c.Do(context.Background(), target, r); a.Class != delivery.ClassSuccess {
 				t.Errorf("third: %+v", a)
 			}
 		})
@@ -395,7 +398,7 @@ func testDoNoResendOnFreshConnection(t *testing.T, newTestClient clientMaker) {
 	c := newTestClient(t)
 	target := targetOf(t, c, event.Subscriber{Endpoint: event.Endpoint{URL: server.url}}, event.Secrets{}, time.Time{})
 	for n := int64(1); n <= 3; n++ {
-		checkFault(t, c.Do(context.Background(), target, Request{Events: testEvents(1), Attempt: 1}), CodeEOF)
+		checkFault(t, c.Do(context.Background(), target, delivery.Request{Events: testEvents(1), Attempt: 1}), delivery.CodeEOF)
 		if requests.Load() != n {
 			t.Fatalf("%d requests after %d", requests.Load(), n)
 		}
@@ -404,8 +407,8 @@ func testDoNoResendOnFreshConnection(t *testing.T, newTestClient clientMaker) {
 
 func TestBlockedErrorTellsNoAddress(t *testing.T) {
 	t.Parallel()
-	err := NewGuard(GuardConfig{}).CheckEndpoint("https://10.1.2.3/")
-	var blocked *BlockedError
+	err := delivery.NewGuard(delivery.GuardConfig{}).CheckEndpoint("https://10.1.2.3/")
+	var blocked *delivery.BlockedError
 	if !errors.As(err, &blocked) || blocked.Addr.String() != "10.1.2.3" || strings.Contains(err.Error(), "10.1.2.3") {
 		t.Errorf("got %v", err)
 	}

@@ -1,4 +1,4 @@
-package delivery
+package delivery_test
 
 import (
 	"context"
@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"postroad/delivery"
 	"postroad/event"
 	"postroad/internal/testkit"
 )
@@ -93,8 +94,8 @@ func testHeaders(t *testing.T, newTestClient clientMaker) {
 			receiver := testkit.NewReceiver(t, testkit.ReceiverOptions{})
 			c := newTestClient(t)
 			tt.sub.Feed, tt.sub.Endpoint.URL = "listings", receiver.URL()+"/hook?key=1"
-			a := c.Do(context.Background(), targetOf(t, c, tt.sub, tt.secrets, time.Time{}), Request{Events: testEvents(tt.events), Attempt: 2, Previous: 77})
-			if a.Class != ClassSuccess {
+			a := c.Do(context.Background(), targetOf(t, c, tt.sub, tt.secrets, time.Time{}), delivery.Request{Events: testEvents(tt.events), Attempt: 2, Previous: 77})
+			if a.Class != delivery.ClassSuccess {
 				t.Fatalf("answer %+v", a)
 			}
 			request := receiver.WaitFor(t, 1, time.Second)[0]
@@ -151,7 +152,7 @@ func testHeadersNotOverridden(t *testing.T, newTestClient clientMaker) {
 	sub := event.Subscriber{Feed: "f", Label: "L", Endpoint: event.Endpoint{URL: receiver.URL()}}
 	target := targetOf(t, c, sub, event.Secrets{Headers: hostile}, time.Time{})
 	for range 2 { // the second request uses the first one's memory
-		if a := c.Do(context.Background(), target, Request{Events: testEvents(1), Attempt: 1}); a.Class != ClassSuccess {
+		if a := c.Do(context.Background(), target, delivery.Request{Events: testEvents(1), Attempt: 1}); a.Class != delivery.ClassSuccess {
 			t.Fatalf("answer %+v", a)
 		}
 	}
@@ -167,37 +168,6 @@ func testHeadersNotOverridden(t *testing.T, newTestClient clientMaker) {
 	}
 }
 
-// A request uses the memory of the one before: nothing of it may be left.
-func TestHeadersOfRequestsInTurn(t *testing.T) {
-	t.Parallel()
-	c := newTestClient(t)
-	for _, batchSize := range []int{1, 5} {
-		target := targetOf(t, c, event.Subscriber{BatchSize: batchSize, Signing: event.Signing{Scheme: event.SigningNone}}, event.Secrets{}, time.Time{})
-		x := newExchange(target)
-		now := time.Unix(1614265330, 0)
-		requests := []Request{
-			{Events: testEvents(1), Attempt: 1},
-			{Events: testEvents(batchSize), Attempt: 12, Previous: 1 << 60},
-			{Events: []*event.Event{{Sequence: 7, ResourceName: "R", ResourceRecordKey: "1"}}, Attempt: 3, Previous: 6},
-			{Events: testEvents(1), Attempt: 1},
-		}
-		for i, r := range requests {
-			r.Traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
-			fresh := newExchange(target)
-			fresh.prepare(r, now)
-			x.prepare(r, now)
-			fresh.fillHeader()
-			x.fillHeader()
-			if !maps.EqualFunc(x.request.Header, fresh.request.Header, slices.Equal[[]string]) || string(x.body) != string(fresh.body) {
-				t.Errorf("request %d after others: %v %s\nfresh: %v %s", i, x.request.Header, x.body, fresh.request.Header, fresh.body)
-			}
-			if x.request.Header.Get("Traceparent") != r.Traceparent || x.request.Header["Webhook-Signature"] != nil {
-				t.Errorf("request %d: %v", i, x.request.Header)
-			}
-		}
-	}
-}
-
 // An event type may hold anything, and must not fail the request or smuggle a
 // header into it.
 func TestHeadersEventType(t *testing.T) { eachPath(t, testHeadersEventType) }
@@ -208,7 +178,7 @@ func testHeadersEventType(t *testing.T, newTestClient clientMaker) {
 	target := targetOf(t, c, event.Subscriber{Endpoint: event.Endpoint{URL: receiver.URL()}}, event.Secrets{}, time.Time{})
 	for i, eventType := range []string{"Status Changed", " x ", "50%", "é😀", "a\r\nX-Evil: 1", "\x00\x7f", "\xff", "a+b/c"} {
 		e := &event.Event{Sequence: 1, ResourceName: "R", ResourceRecordKey: "1", EventType: eventType}
-		if a := c.Do(context.Background(), target, Request{Events: []*event.Event{e}, Attempt: 1}); a.Class != ClassSuccess {
+		if a := c.Do(context.Background(), target, delivery.Request{Events: []*event.Event{e}, Attempt: 1}); a.Class != delivery.ClassSuccess {
 			t.Fatalf("%q: answer %+v", eventType, a)
 		}
 		header := receiver.WaitFor(t, i+1, time.Second)[i].Header

@@ -1,4 +1,4 @@
-package delivery
+package delivery_test
 
 import (
 	"context"
@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"postroad/delivery"
 	"postroad/event"
 	"postroad/internal/testkit"
 )
@@ -18,7 +19,7 @@ func TestTest(t *testing.T) {
 		return testkit.Answer{Status: 210 + n, Body: "hello"}
 	}})
 	roots := receiver.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs
-	c := newTestClient(t, func(cfg *Config) { cfg.RootCAs = roots })
+	c := newTestClient(t, func(cfg *delivery.Config) { cfg.RootCAs = roots })
 	const reso = `{"@reso.context":"urn:reso:metadata:2.0:resource:entityevent","value":[]}`
 	for i, tt := range []struct {
 		format string
@@ -28,7 +29,7 @@ func TestTest(t *testing.T) {
 		sub := event.Subscriber{Format: tt.format, BatchSize: tt.batch, Endpoint: event.Endpoint{URL: receiver.URL()}, Auth: event.Auth{Type: event.AuthBearer}}
 		target := targetOf(t, c, sub, event.Secrets{Token: "tok"}, time.Time{})
 		result := c.Test(context.Background(), target)
-		if a := result.Answer; a.Class != ClassSuccess || a.Status != 210+i+1 || string(a.Response) != "hello" || a.Duration <= 0 {
+		if a := result.Answer; a.Class != delivery.ClassSuccess || a.Status != 210+i+1 || string(a.Response) != "hello" || a.Duration <= 0 {
 			t.Errorf("answer %+v", a)
 		}
 		if result.DNS != 0 || result.Connect <= 0 || result.TLS <= 0 || result.Connect+result.TLS > result.Answer.Duration {
@@ -57,11 +58,11 @@ func TestTestStages(t *testing.T) {
 	closed.Close()
 	for _, tt := range []struct {
 		url  string
-		code Code
+		code delivery.Code
 	}{
-		{"https://no-such-host.invalid/top-secret", CodeDNS},
-		{strings.Replace(closed.URL(), "127.0.0.1", "localhost", 1) + "/top-secret", CodeConnectRefused},
-		{"https://10.0.0.1/top-secret", CodeBlockedAddress},
+		{"https://no-such-host.invalid/top-secret", delivery.CodeDNS},
+		{strings.Replace(closed.URL(), "127.0.0.1", "localhost", 1) + "/top-secret", delivery.CodeConnectRefused},
+		{"https://10.0.0.1/top-secret", delivery.CodeBlockedAddress},
 	} {
 		result := c.Test(context.Background(), targetOf(t, c, event.Subscriber{Endpoint: event.Endpoint{URL: tt.url}}, event.Secrets{}, time.Time{}))
 		checkFault(t, result.Answer, tt.code)
@@ -79,7 +80,7 @@ func TestTestBetweenDeliveries(t *testing.T) {
 	target := targetOf(t, c, event.Subscriber{Endpoint: event.Endpoint{URL: receiver.URL()}}, event.Secrets{}, time.Time{})
 	for range 5 {
 		c.Test(context.Background(), target)
-		c.Do(context.Background(), target, Request{Events: testEvents(1), Attempt: 1})
+		c.Do(context.Background(), target, delivery.Request{Events: testEvents(1), Attempt: 1})
 	}
 	for _, r := range receiver.WaitFor(t, 10, time.Second) {
 		if isTest := r.N%2 == 1; (r.Header.Get("Postroad-Test") != "") != isTest || (r.Header.Get("Postroad-Sequence") == "") != isTest {
