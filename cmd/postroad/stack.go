@@ -48,6 +48,9 @@ type stack struct {
 	temporal client.Client
 	driver   *driver
 	api      *api.Server
+
+	failed  chan error    // of capacity 1
+	stopped chan struct{} // closed by stop
 }
 
 // searchAttributes are those of ours, as Temporal registers them.
@@ -56,7 +59,7 @@ var searchAttributes = map[string]string{contract.AttributeFeed: "Keyword", cont
 // startStack starts everything and returns when all of it serves. ctx bounds
 // the start only.
 func startStack(ctx context.Context, cfg stackConfig) (*stack, error) {
-	s := &stack{cfg: cfg}
+	s := &stack{cfg: cfg, failed: make(chan error, 1), stopped: make(chan struct{})}
 	if err := s.start(ctx); err != nil {
 		stopping, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopMax)
 		defer cancel()
@@ -142,20 +145,36 @@ func (s *stack) startServices(ctx context.Context) error {
 	}
 	s.http.serve(s.api.Handler(), s.cfg.logger)
 	s.metrics.serve(metricsMux(s.api.MetricsHandler()), s.cfg.logger)
+	s.collectFailures()
 	return nil
 }
+
+// failures yields what makes going on senseless.
+func (s *stack) failures() <-chan error { return s.failed }
 
 // wait returns when ctx ends, or with an error that makes going on senseless.
 func (s *stack) wait(ctx context.Context) error {
 	select {
 	case <-ctx.Done():
 		return nil
-	case err := <-s.http.failed:
+	case err := <-s.failed:
 		return err
-	case err := <-s.metrics.failed:
-		return err
-	case err := <-s.driver.worker.Fatal():
-		return fmt.Errorf("run worker: %w", err)
+	}
+}
+
+// collectFailures lets one channel tell of all of them.
+func (s *stack) collectFailures() {
+	for _, source := range []<-chan error{s.http.failed, s.metrics.failed, s.driver.worker.Fatal()} {
+		go func() {
+			select {
+			case err := <-source:
+				select {
+				case s.failed <- fmt.Errorf("run: %w", err):
+				default:
+				}
+			case <-s.stopped:
+			}
+		}()
 	}
 }
 
@@ -164,6 +183,7 @@ func (s *stack) wait(ctx context.Context) error {
 // quick way; what was settled stays so.
 func (s *stack) stop(ctx context.Context) {
 	logger := s.cfg.logger
+	close(s.stopped)
 	if s.embedded != nil {
 		if err := config.RemoveAddress(s.cfg.dataDir); err != nil {
 			logger.Warn("address not taken back", "error", err)

@@ -58,6 +58,9 @@ func (p *Problem) Code() string {
 // Error says what is wrong in one line per fault, the first being the whole.
 func (p *Problem) Error() string {
 	var b strings.Builder
+	if p.Status == http.StatusNotFound && len(p.Errors) == 1 {
+		return p.Errors[0].Detail // it names what is not there
+	}
 	fmt.Fprintf(&b, "%s (%d", p.Title, p.Status)
 	if code := p.Code(); code != "" {
 		fmt.Fprintf(&b, " %s", code)
