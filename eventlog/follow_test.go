@@ -2,6 +2,7 @@ package eventlog_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -84,7 +85,7 @@ func (m *followModel) append(rt *rapid.T) {
 			ResourceName:      rapid.SampledFrom(someNames).Draw(rt, "name"),
 			EventType:         rapid.SampledFrom(someTypes).Draw(rt, "type"),
 			ResourceRecordKey: "r",
-			OccurredAt:        strings.Repeat("x", rapid.SampledFrom([]int{0, 900, 4000}).Draw(rt, "size")),
+			Data:              json.RawMessage(`"` + strings.Repeat("x", rapid.SampledFrom([]int{0, 900, 4000}).Draw(rt, "size")) + `"`),
 		}
 		if m.feed.Sequences == eventlog.SequencesSupplied {
 			events[i].Sequence = m.head() + rapid.Int64Range(1, 5).Draw(rt, "gap")
