@@ -20,7 +20,7 @@ func (g *Guard) CheckEndpoint(rawURL string) error {
 		return refuse("must be an absolute URL with a host")
 	case u.Scheme != "https" && u.Scheme != "http":
 		return refuse("must be an https URL")
-	case u.Scheme == "http" && !g.allowHTTP:
+	case u.Scheme == "http" && !g.allowsPlain(u):
 		return refuse("must be https: this server was not started with --allow-http-endpoints")
 	case u.User != nil:
 		return refuse("must not carry user information: use auth")
@@ -42,6 +42,16 @@ func (g *Guard) CheckEndpoint(rawURL string) error {
 		}
 	}
 	return nil
+}
+
+// allowsPlain reports whether requests to u may go without TLS.
+func (g *Guard) allowsPlain(u *url.URL) bool {
+	if g.allowHTTP {
+		return true
+	}
+	host := strings.TrimSuffix(strings.ToLower(u.Hostname()), ".")
+	addr, err := netip.ParseAddr(host)
+	return g.allowLoopback && (host == "localhost" || err == nil && addr.Unmap().IsLoopback())
 }
 
 func refuse(reason string) error { return &BlockedError{Reason: reason} }

@@ -13,8 +13,8 @@ import (
 type GuardConfig struct {
 	// AllowHTTP admits endpoints without TLS.
 	AllowHTTP bool
-	// AllowLoopback admits 127.0.0.0/8, ::1 and names of this host; for
-	// development.
+	// AllowLoopback admits 127.0.0.0/8, ::1 and names of this host, also without
+	// TLS; for development.
 	AllowLoopback bool
 	// AllowedPrefixes are admitted whatever else is said of them, such as the
 	// operator's own private network. An IPv4 prefix also admits its
