@@ -67,7 +67,7 @@ type prepared struct {
 func (s *Server) prepare(sub event.Subscriber, stored event.Secrets) (prepared, error) {
 	sub = sub.Defaulted()
 	faults := dropForeignCredentials(&sub)
-	faults = append(faults, sub.Validate(s.config.AllowHTTPEndpoints)...)
+	faults = append(faults, sub.Validate(s.config.AllowHTTPEndpoints || s.config.AllowLoopback)...)
 	if !named(faults, "/endpoint/url") {
 		if blocked := (*delivery.BlockedError)(nil); errors.As(s.client.Guard().CheckEndpoint(sub.Endpoint.URL), &blocked) {
 			faults.Add("/endpoint/url", blocked.Reason)
