@@ -25,8 +25,9 @@ var demoEvents []byte
 
 const (
 	demoID = "demo"
-	// demoMax bounds publishing and delivering, of which the waits take 6 s.
-	demoMax = time.Minute
+	// demoMax bounds publishing and delivering. The waits take 6 s of it; after a
+	// kill it may take most of a minute until deliveries go on.
+	demoMax = 2 * time.Minute
 )
 
 // demoFlags are the demo's flags.

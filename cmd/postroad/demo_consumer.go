@@ -53,6 +53,7 @@ type demoConsumer struct {
 	server  *httpServer
 	log     *os.File
 	arrived chan struct{} // has something in it after an arrival
+	loaded  int           // arrivals of a demo before this one
 
 	mu       sync.Mutex
 	arrivals []arrival
@@ -116,6 +117,7 @@ func (c *demoConsumer) load() error {
 		}
 		c.note(a)
 	}
+	c.loaded = len(c.arrivals)
 	return nil
 }
 

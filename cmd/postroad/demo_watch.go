@@ -31,27 +31,33 @@ func publishDemo(ctx context.Context, c *apiclient.Client) (publishResult, error
 
 // watch prints what the consumer sees until all events have arrived.
 func (d *demo) watch(ctx context.Context) error {
-	seen, reported := 0, int64(0)
+	seen, reported := d.consumer.loaded, d.consumer.position()
+	if seen > 0 {
+		d.say("the consumer's log ends with event %d", reported)
+		if err := d.sayStatus(ctx, ""); err != nil {
+			return err
+		}
+	}
 	for {
 		for _, a := range d.consumer.since(seen) {
 			seen++
 			switch {
-			case a.RetryAfter > 0 && time.Since(a.Answered) < time.Minute:
-				if err := d.watchWait(ctx, a, seen); err != nil {
+			case a.RetryAfter > 0:
+				if err := d.watchWait(ctx, a, seen, reported); err != nil {
 					return err
 				}
-				reported = a.Sequence
-			case a.Status == http.StatusInternalServerError && time.Since(a.Answered) < time.Minute:
-				d.say("%d to %d delivered; the consumer answers event %d with 500", reported+1, a.Sequence-1, a.Sequence)
+				reported = a.Sequence - 1
+			case a.Status == http.StatusInternalServerError:
+				d.say("%s delivered; the consumer answers event %d with 500", span(reported, a.Sequence-1), a.Sequence)
 				if err := d.sayStatus(ctx, "retrying"); err != nil {
 					return err
 				}
-				reported = a.Sequence
+				reported = a.Sequence - 1
 			}
 		}
 		if at := d.consumer.position(); at >= d.total {
 			if reported < at {
-				d.say("%d to %d delivered", max(reported, 1), at)
+				d.say("%s delivered", span(reported, at))
 			}
 			return d.idle(ctx)
 		}
@@ -63,9 +69,17 @@ func (d *demo) watch(ctx context.Context) error {
 	}
 }
 
+// span names the events after one through another.
+func span(after, through int64) string {
+	if through-after == 1 {
+		return "event " + decimal(through)
+	}
+	return fmt.Sprintf("events %d to %d", after+1, through)
+}
+
 // watchWait counts down the wait that an answer asked for.
-func (d *demo) watchWait(ctx context.Context, a arrival, seen int) error {
-	d.say("1 to %d delivered; the consumer answers event %d with 429, Retry-After: %d", a.Sequence-1, a.Sequence, a.RetryAfter)
+func (d *demo) watchWait(ctx context.Context, a arrival, seen int, reported int64) error {
+	d.say("%s delivered; the consumer answers event %d with 429, Retry-After: %d", span(reported, a.Sequence-1), a.Sequence, a.RetryAfter)
 	if err := d.sayStatus(ctx, "waiting"); err != nil {
 		return err
 	}
@@ -93,14 +107,14 @@ func (d *demo) watchWait(ctx context.Context, a arrival, seen int) error {
 	}
 }
 
-// sayStatus prints what the status says, once it says so.
+// sayStatus prints what the status says, once it is the state named; "": any.
 func (d *demo) sayStatus(ctx context.Context, state string) error {
 	for deadline := time.Now().Add(time.Second); ; {
 		s, err := getStatus(ctx, d.api, demoID)
 		if err != nil {
 			return fmt.Errorf("read status: %w", err)
 		}
-		if s.State == state || time.Now().After(deadline) {
+		if state == "" || s.State == state || time.Now().After(deadline) {
 			d.more("status: %s: %s", s.State, printable(s.Reason))
 			return nil
 		}
@@ -206,19 +220,17 @@ func (d *demo) stay(ctx context.Context) error {
 			return err
 		case <-ticker.C:
 		}
-		if now := d.consumer.position(); now > at {
-			d.say("%d to %d delivered", at+1, now)
-			at = now
-		}
-		s, err := getStatus(ctx, d.api, demoID)
-		if err != nil {
-			continue // it is being killed, or Ctrl-C came
-		}
 		// Sending and having sent are one to the reader.
 		quiet := func(state string) bool { return state == "idle" || state == "active" }
-		if s.State != last.State && !(quiet(s.State) && quiet(last.State)) {
-			d.say("status: %s: %s", s.State, printable(s.Reason))
+		if s, err := getStatus(ctx, d.api, demoID); err == nil {
+			if s.State != last.State && !(quiet(s.State) && quiet(last.State)) {
+				d.say("status: %s: %s", s.State, printable(s.Reason))
+			}
+			last = s
 		}
-		last = s
+		if now := d.consumer.position(); now > at {
+			d.say("%s delivered", span(at, now))
+			at = now
+		}
 	}
 }

@@ -127,14 +127,14 @@ func (s *stack) startServices(ctx context.Context) error {
 	}
 	s.driver, err = startDriver(ctx, driverConfig{
 		backend: s.backend, temporal: s.temporal, namespace: s.embedded.Namespace, searchAttributes: true,
-		allowHTTPEndpoints: true, allowLoopback: true, logger: s.cfg.logger,
+		allowHTTPEndpoints: s.cfg.allowHTTPEndpoints, allowLoopback: true, logger: s.cfg.logger,
 	})
 	if err != nil {
 		return err
 	}
 	s.api, err = api.New(api.Config{
 		Store: s.backend.store, Log: s.backend.log, Waker: api.TemporalWaker{Client: s.temporal}, AdminToken: s.token, Version: version(),
-		AllowHTTPEndpoints: true, AllowLoopback: true, TemporalUIURL: s.embedded.UIURL, TemporalNamespace: s.embedded.Namespace,
+		AllowHTTPEndpoints: s.cfg.allowHTTPEndpoints, AllowLoopback: true, TemporalUIURL: s.embedded.UIURL, TemporalNamespace: s.embedded.Namespace,
 		Registry: s.backend.registry, Logger: s.cfg.logger,
 		Ready: map[string]func(context.Context) error{
 			"database": s.backend.ready, "temporal": temporalReady(s.temporal), "worker": s.driver.ready,
