@@ -3,6 +3,7 @@ package activities
 import (
 	"context"
 	"errors"
+	"strings"
 	"time"
 
 	"postroad/contract"
@@ -17,7 +18,9 @@ const controlSourceSignal = "signal"
 // it in force. A repeat of the same request changes nothing.
 func (a *Activities) Apply(ctx context.Context, in contract.ApplyInput) (contract.ApplyResult, error) {
 	request := store.ControlRequest{
-		Subscriber: in.Subscriber, Kind: in.Kind, Reason: in.Reason,
+		Subscriber: in.Subscriber, Kind: in.Kind,
+		// PostgreSQL cannot store NUL: a pause must not fail for its reason.
+		Reason: strings.ReplaceAll(strings.ToValidUTF8(in.Reason, "\ufffd"), "\x00", "\ufffd"),
 		Source: controlSourceSignal, RequestID: in.RequestID,
 	}
 	if in.Until != "" {

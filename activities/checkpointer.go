@@ -19,6 +19,11 @@ const (
 	checkpointRetryMin = 50 * time.Millisecond
 	checkpointRetryMax = time.Second
 	checkpointTimeout  = 10 * time.Second
+	// checkpointBusyRetry is when a row that somebody else had locked is tried
+	// again.
+	checkpointBusyRetry = 20 * time.Millisecond
+	// checkpointFinalTimeout bounds the last try when the process stops.
+	checkpointFinalTimeout = 3 * time.Second
 )
 
 // saved is the answer to a submitted checkpoint.
@@ -48,6 +53,7 @@ type checkpointer struct {
 // submission is the newest position of one run and those who wait for it. An
 // older one that was not written yet is replaced: positions are absolute.
 type submission struct {
+	lease   uuid.UUID
 	render  func(now time.Time) *store.Checkpoint
 	waiters []func(saved)
 }
@@ -67,16 +73,33 @@ func (c *checkpointer) submit(lease uuid.UUID, render func(now time.Time) *store
 	c.mu.Lock()
 	s := c.pending[lease]
 	if s == nil {
-		s = &submission{}
+		s = &submission{lease: lease}
 		c.pending[lease] = s
 	}
 	s.render = render
 	s.waiters = append(s.waiters, done)
 	c.mu.Unlock()
+	c.wake()
+}
+
+func (c *checkpointer) wake() {
 	select {
 	case c.kick <- struct{}{}:
 	default:
 	}
+}
+
+// again queues a submission whose row was locked, unless a newer one stands
+// there: that one answers for both.
+func (c *checkpointer) again(s *submission) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if newer := c.pending[s.lease]; newer != nil {
+		newer.waiters = append(s.waiters, newer.waiters...)
+	} else {
+		c.pending[s.lease] = s
+	}
+	time.AfterFunc(checkpointBusyRetry, c.wake)
 }
 
 // run writes until ctx ends, and what is queued then once more.
@@ -84,7 +107,7 @@ func (c *checkpointer) run(ctx context.Context) {
 	for {
 		select {
 		case <-ctx.Done():
-			c.fail(c.take(0), context.Cause(ctx))
+			c.last(context.WithoutCancel(ctx), c.take(0), context.Cause(ctx))
 			return
 		case <-c.kick:
 		}
@@ -96,6 +119,37 @@ func (c *checkpointer) run(ctx context.Context) {
 			c.writeGroup(ctx, group)
 		}
 	}
+}
+
+// last writes what stopping left over, once.
+func (c *checkpointer) last(ctx context.Context, group []*submission, reason error) {
+	if len(group) == 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, checkpointFinalTimeout)
+	defer cancel()
+	sentAt, batch := render(group)
+	results, err := c.write(ctx, batch)
+	if err != nil {
+		c.logger.Warn("last checkpoints not written", "runs", len(group), "error", err)
+		c.fail(group, reason)
+		return
+	}
+	for i, s := range group {
+		if results[i].Busy {
+			s.resolve(saved{err: reason})
+			continue
+		}
+		s.resolve(saved{CheckpointResult: results[i], sentAt: sentAt})
+	}
+}
+
+func render(group []*submission) (sentAt time.Time, batch []*store.Checkpoint) {
+	sentAt, batch = time.Now(), make([]*store.Checkpoint, len(group))
+	for i, s := range group {
+		batch[i] = s.render(sentAt)
+	}
+	return sentAt, batch
 }
 
 // take removes up to most submissions, all of them for 0.
@@ -113,23 +167,24 @@ func (c *checkpointer) take(most int) []*submission {
 	return group
 }
 
-// writeGroup writes until it is written. One member whose data PostgreSQL
-// refuses never fails the others: they are written one by one then.
+// writeGroup writes until it is written. No member holds up the others: one
+// whose row somebody else has locked is queued again, and where PostgreSQL
+// refuses the data of one they are written one by one.
 func (c *checkpointer) writeGroup(ctx context.Context, group []*submission) {
 	pause := checkpointRetryMin
 	for {
-		sentAt := time.Now()
-		batch := make([]*store.Checkpoint, len(group))
-		for i, s := range group {
-			batch[i] = s.render(sentAt)
-		}
+		sentAt, batch := render(group)
 		tryCtx, cancel := context.WithTimeout(ctx, checkpointTimeout)
 		results, err := c.write(tryCtx, batch)
 		cancel()
 		switch {
 		case err == nil:
 			for i, s := range group {
-				s.resolve(saved{CheckpointResult: results[i], sentAt: sentAt})
+				if results[i].Busy {
+					c.again(s)
+				} else {
+					s.resolve(saved{CheckpointResult: results[i], sentAt: sentAt})
+				}
 			}
 			return
 		case ctx.Err() != nil:

@@ -42,33 +42,40 @@ const (
 func (a *Activities) Deliver(ctx context.Context, in contract.DeliverInput) (contract.DeliverResult, error) {
 	stop := a.heartbeat(ctx)
 	defer stop()
-	deadline := time.Now().Add(a.budget())
+	began := time.Now()
 	base := context.WithoutCancel(ctx)
 	var delivered int64
 	for {
 		if a.stopping(ctx) {
 			return contract.DeliverResult{Outcome: contract.OutcomeInterrupted, Delivered: delivered}, nil
 		}
-		r, result, err := a.take(base, in.Subscriber, deadline)
+		r, result, err := a.take(base, in.Subscriber, began)
 		if err != nil || r == nil {
+			result.Delivered = delivered
 			return result, err
 		}
 		end := r.deliver(ctx)
 		delivered += r.delivered
-		if end == endControl && time.Now().Before(deadline) {
+		inTime := time.Now().Before(a.deadline(began))
+		if end == endControl && inTime {
 			continue
 		}
 		result, err = a.outcome(base, r, end)
+		if end == endStopped && err == nil && result.Outcome == contract.OutcomeMore && inTime {
+			continue // the wait was over before it could be told of
+		}
 		result.Delivered = delivered
 		return result, err
 	}
 }
 
-func (a *Activities) budget() time.Duration {
+// deadline is when the budget of a Deliver is used up. It comes closer while
+// the slots are short, for those that run already too: others wait for theirs.
+func (a *Activities) deadline(began time.Time) time.Time {
 	if a.pressed() {
-		return a.cfg.BudgetShort
+		return began.Add(a.cfg.BudgetShort)
 	}
-	return a.cfg.Budget
+	return began.Add(a.cfg.Budget)
 }
 
 func (a *Activities) stopping(ctx context.Context) bool {
@@ -82,7 +89,7 @@ func (a *Activities) stopping(ctx context.Context) bool {
 
 // take takes the lease and prepares a run; without a run the result says what
 // to wait for.
-func (a *Activities) take(base context.Context, id string, deadline time.Time) (*run, contract.DeliverResult, error) {
+func (a *Activities) take(base context.Context, id string, began time.Time) (*run, contract.DeliverResult, error) {
 	lease := uuid.New()
 	sentAt := time.Now()
 	var taken store.Taken
@@ -117,7 +124,7 @@ func (a *Activities) take(base context.Context, id string, deadline time.Time) (
 	if err != nil {
 		return nil, contract.DeliverResult{}, err
 	}
-	r, err := a.newRun(base, lease, &taken.Run, &loaded, sentAt, deadline)
+	r, err := a.newRun(base, lease, &taken.Run, &loaded, sentAt, began)
 	return r, contract.DeliverResult{}, err
 }
 

@@ -149,7 +149,7 @@ func (r *run) controlSeenLocked(version int64) {
 func (r *run) drain() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.draining {
+	if r.draining || r.over {
 		return
 	}
 	r.draining = true
@@ -197,12 +197,16 @@ func (r *run) saveLocked(change func(*store.Checkpoint), done func(saved)) {
 	if r.pos.wait != nil {
 		until = r.pos.wait.until
 	}
+	failingSince := r.pos.failingSince
 	total := r.unsaved.submitted()
 	r.dirty, r.touched = false, now
 	render := func(at time.Time) *store.Checkpoint {
 		fresh := *c
 		if !until.IsZero() {
 			fresh.Wait = max(time.Microsecond, until.Sub(at))
+		}
+		if !failingSince.IsZero() {
+			fresh.FailingFor = at.Sub(failingSince)
 		}
 		return &fresh
 	}
@@ -247,8 +251,8 @@ func (r *run) brokenBy() error {
 func (r *run) stopTimers() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.parking = true
-	for _, timer := range []*time.Timer{r.flush, r.drainTimer} {
+	r.parking, r.over = true, true
+	for _, timer := range []*time.Timer{r.flush, r.drainTimer, r.pulse} {
 		if timer != nil {
 			timer.Stop()
 		}

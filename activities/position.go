@@ -247,6 +247,20 @@ func (p *position) halt(reason string) {
 	p.halted, p.wait, p.probe = reason, nil, true
 }
 
+func (p *position) failing() bool { return !p.failingSince.IsZero() }
+
+// owes reports that failures cost a wait, or will make the next one longer. A
+// wait that the consumer asked for is not among these costs.
+func (p *position) owes() bool {
+	if p.wait != nil {
+		return p.wait.class != store.WaitAsked
+	}
+	return p.failures > 0
+}
+
+// forgive forgets what failures cost: they were another endpoint's.
+func (p *position) forgive() { p.wait, p.failures, p.failingSince = nil, 0, time.Time{} }
+
 // step is the schedule's wait of that index, the last one repeated, jittered.
 func (p *position) step(index int) time.Duration {
 	steps := p.policy.Schedule
@@ -258,10 +272,13 @@ func (p *position) step(index int) time.Duration {
 func (p *position) checkpoint(now time.Time) *store.Checkpoint {
 	c := &store.Checkpoint{
 		Cursor: p.cursor, PreviousSequence: p.previous,
-		Failing: !p.failingSince.IsZero(), Failures: p.failures, Asked: p.asked, EventAttempt: p.eventAttempt,
+		Failing: p.failing(), Failures: p.failures, Asked: p.asked, EventAttempt: p.eventAttempt,
 		RangeFirst: p.rangeFirst, RangeLast: p.rangeLast, RangeAttempt: p.rangeAttempt,
 		Probe: p.probe, BatchLimit: p.batchLimit, LastError: p.lastError,
 		Disable: p.disabled, Halt: p.halted,
+	}
+	if p.failing() {
+		c.FailingFor = now.Sub(p.failingSince)
 	}
 	if p.wait != nil {
 		// A deadline that passed while the checkpoint could not be written is

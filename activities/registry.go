@@ -3,6 +3,7 @@ package activities
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"postroad/internal/pglisten"
@@ -17,7 +18,7 @@ const slotsBusy = 0.8
 type registry struct {
 	mu   sync.Mutex
 	runs map[string]map[*run]struct{}
-	n    int
+	n    atomic.Int64
 }
 
 func newRegistry() *registry { return &registry{runs: map[string]map[*run]struct{}{}} }
@@ -29,7 +30,7 @@ func (g *registry) add(r *run) {
 		g.runs[r.id] = map[*run]struct{}{}
 	}
 	g.runs[r.id][r] = struct{}{}
-	g.n++
+	g.n.Add(1)
 }
 
 func (g *registry) remove(r *run) {
@@ -39,7 +40,7 @@ func (g *registry) remove(r *run) {
 	if len(g.runs[r.id]) == 0 {
 		delete(g.runs, r.id)
 	}
-	g.n--
+	g.n.Add(-1)
 }
 
 func (g *registry) of(id string) []*run {
@@ -66,11 +67,7 @@ func (g *registry) each(f func(*run)) {
 	}
 }
 
-func (g *registry) count() int {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return g.n
-}
+func (g *registry) count() int { return int(g.n.Load()) }
 
 // pressed reports that runs must make room: more than 80 % of the slots are in
 // use.
@@ -92,12 +89,15 @@ func (a *Activities) watchControls(ctx context.Context) {
 		var listening sync.WaitGroup
 		defer listening.Wait()
 		listening.Go(func() {
-			pglisten.Listen(ctx, pglisten.Config{URL: a.cfg.ListenURL, Logger: a.cfg.Logger},
+			err := pglisten.Listen(ctx, pglisten.Config{URL: a.cfg.ListenURL, Logger: a.cfg.Logger},
 				map[string]func(string){store.ControlsChannel: func(id string) {
 					if len(a.runs.of(id)) > 0 {
 						poke()
 					}
 				}}, poke)
+			if err != nil {
+				a.cfg.Logger.Error("cannot listen for controls, polling instead", "error", err)
+			}
 		})
 	}
 	ticker := time.NewTicker(a.cfg.ControlPoll)
@@ -112,7 +112,11 @@ func (a *Activities) watchControls(ctx context.Context) {
 		if a.runs.count() == 0 {
 			continue
 		}
-		pending, err := a.cfg.Store.PendingControls(ctx)
+		var pending map[string]int64
+		err := bounded(ctx, func(ctx context.Context) (err error) {
+			pending, err = a.cfg.Store.PendingControls(ctx)
+			return err
+		})
 		if err != nil {
 			continue // the runs themselves find out: no checkpoint gets through either
 		}

@@ -33,6 +33,55 @@ func (r *run) touch() {
 	r.saveLocked(nil, nil)
 }
 
+// startPulse marks the row as looked at, every so often, also while the run
+// waits for an answer or at the gate. A lease that was lost is noticed by it.
+func (r *run) startPulse() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.pulse = time.AfterFunc(r.a.cfg.Touch, r.beat)
+}
+
+func (r *run) beat() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.over {
+		return
+	}
+	left := r.a.cfg.Touch - time.Since(r.touched)
+	if left <= 0 && !r.parking {
+		r.saveLocked(nil, nil)
+	}
+	if left <= 0 {
+		left = r.a.cfg.Touch
+	}
+	r.pulse.Reset(left)
+}
+
+// reconsider looks at the configuration again after a failure: it may have been
+// changed while the request was in flight, and if it leads elsewhere now, what
+// the failures cost is forgotten, as it would have been had the change come a
+// moment later. True: go on under the new configuration.
+func (r *run) reconsider() bool {
+	r.mu.Lock()
+	due := !r.fenced && r.broken == nil && r.pos.owes()
+	r.mu.Unlock()
+	if !due {
+		return false
+	}
+	var now store.Loaded
+	err := bounded(r.ctx, func(ctx context.Context) (err error) {
+		now, err = r.a.cfg.Store.Load(ctx, r.id)
+		return err
+	})
+	if err != nil || now.ReachesAs(r.loaded) {
+		return false
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.pos.forgive()
+	return !r.draining && !r.pos.stopped()
+}
+
 // final submits a last checkpoint and waits until it is written. While
 // PostgreSQL is away it waits with the lease: nobody else can take it either.
 // A drain bounds the wait. False: it is not known to be written.
@@ -122,7 +171,12 @@ func (r *run) unpark() ending {
 		ok, err = r.a.cfg.Store.Unpark(ctx, r.id, r.lease, r.generation, r.desired)
 		return err
 	})
-	if err != nil || !ok {
+	if err != nil {
+		// It may have been done or not; giving the lease back ends both.
+		r.log.Warn("not known to be unparked", "error", err)
+		return endBudget
+	}
+	if !ok {
 		return endParked // a wake follows: there is something to send
 	}
 	r.mu.Lock()

@@ -19,6 +19,9 @@ const (
 	pageEventsMax = 500
 	pageBytesMax  = 1 << 20
 	pageRetry     = 250 * time.Millisecond
+	// queueBytesMax is where the queue takes no further page: as much as the
+	// largest request may hold.
+	queueBytesMax = 8 << 20
 )
 
 // run is one hold of a subscriber's lease. One goroutine (deliver) reads, sends
@@ -33,7 +36,8 @@ type run struct {
 	target   *delivery.Target
 	follower *eventlog.Follower
 	log      *slog.Logger
-	deadline time.Time // the budget's end
+	loaded   *store.Loaded
+	began    time.Time // the Deliver that this run is part of: its budget counts from here
 
 	ctx    context.Context // of requests and statements: ends when the run does, or a drain is over
 	cancel context.CancelFunc
@@ -41,7 +45,8 @@ type run struct {
 
 	// Of the delivering goroutine alone.
 	queue      []*event.Event // matching, not settled
-	scanned    int64          // the log is looked through up to here
+	queueBytes int
+	scanned    int64 // the log is looked through up to here
 	idleSince  time.Time
 	generation int64 // of the last parking
 	delivered  int64
@@ -56,6 +61,7 @@ type run struct {
 	fenced     bool
 	broken     error
 	parking    bool      // the parking checkpoint is the last word
+	over       bool      // the run has ended
 	confirmed  time.Time // when a statement that matched the lease was sent
 	inFlight   int
 	touched    time.Time // when a checkpoint was last submitted
@@ -63,9 +69,10 @@ type run struct {
 	unsaved    unsaved
 	flush      *time.Timer
 	drainTimer *time.Timer
+	pulse      *time.Timer
 }
 
-func (a *Activities) newRun(base context.Context, lease uuid.UUID, row *store.Run, loaded *store.Loaded, sentAt, deadline time.Time) (*run, error) {
+func (a *Activities) newRun(base context.Context, lease uuid.UUID, row *store.Run, loaded *store.Loaded, sentAt, began time.Time) (*run, error) {
 	target, err := a.cfg.Client.NewTarget(delivery.TargetConfig{
 		Subscriber: loaded.Subscriber, Secrets: loaded.Secrets, FeedEpoch: loaded.FeedEpoch, Now: loaded.Now,
 	})
@@ -75,8 +82,8 @@ func (a *Activities) newRun(base context.Context, lease uuid.UUID, row *store.Ru
 	now := time.Now()
 	r := &run{
 		a: a, id: row.ID, lease: lease, feedID: row.FeedID, filter: loaded.Subscriber.Filter, target: target,
-		log:      a.cfg.Logger.With("subscriber", row.ID, "feed", loaded.FeedName),
-		deadline: deadline, kick: make(chan struct{}, 1), scanned: row.Cursor, idleSince: now,
+		log:    a.cfg.Logger.With("subscriber", row.ID, "feed", loaded.FeedName),
+		loaded: loaded, began: began, kick: make(chan struct{}, 1), scanned: row.Cursor, idleSince: now,
 		pos: newPosition(row, &loaded.Subscriber, now), desired: row.DesiredVersion,
 		confirmed: sentAt, touched: now,
 	}
@@ -96,7 +103,11 @@ func (r *run) deliver(ctx context.Context) ending {
 		r.drain() // it began before this run was known
 	}
 	pages, readerDone := r.read()
+	r.startPulse()
 	end := r.loop(pages)
+	if (end == endStopped || end == endControl) && r.reconsider() {
+		end = endControl
+	}
 	if end != endParked && end != endFenced && end != endBroken && !r.abandoned {
 		end = r.release(end)
 	}
@@ -149,7 +160,7 @@ func (r *run) ended() ending {
 		return endDrained
 	case r.closed:
 		return endControl
-	case time.Now().After(r.deadline):
+	case time.Now().After(r.a.deadline(r.began)):
 		return endBudget
 	}
 	return endNone
@@ -194,7 +205,7 @@ func (r *run) read() (<-chan page, <-chan struct{}) {
 
 // fill takes what the reader has, as long as the queue does not fill a request.
 func (r *run) fill(pages <-chan page) {
-	for len(r.queue) < r.limit() {
+	for len(r.queue) < r.limit() && r.queueBytes < queueBytesMax {
 		select {
 		case p := <-pages:
 			r.took(p)
@@ -210,7 +221,11 @@ func (r *run) took(p page) {
 	} else {
 		r.queue = append(r.queue[:len(r.queue):len(r.queue)], p.events...)
 	}
+	for _, e := range p.events {
+		r.queueBytes += e.Size()
+	}
 	r.scanned = p.scanned
+	r.idleSince = time.Now() // looking through a log that holds little is no idling
 	r.passScanned()
 }
 
@@ -238,7 +253,7 @@ func (r *run) idle(pages <-chan page) ending {
 		return r.park()
 	}
 	r.touch()
-	timer := time.NewTimer(min(left, r.untilTouch(), max(0, time.Until(r.deadline))))
+	timer := time.NewTimer(min(left, r.untilTouch(), max(0, time.Until(r.a.deadline(r.began)))))
 	defer timer.Stop()
 	select {
 	case p := <-pages:
@@ -250,7 +265,8 @@ func (r *run) idle(pages <-chan page) ending {
 }
 
 // send makes one request, judges the answer and has the position written. An
-// answer that is no success is committed before anything else is sent.
+// answer that asks for a wait ends the run, and so is committed before anything
+// else is sent.
 func (r *run) send(batch []*event.Event) {
 	for resend := true; ; resend = false {
 		request, attempt := r.starting(batch)
@@ -295,6 +311,9 @@ func (r *run) judge(batch []*event.Event, answer *delivery.Answer) {
 	r.dirty = true
 	if settled > 0 {
 		r.delivered += int64(settled)
+		for _, e := range batch[:settled] {
+			r.queueBytes -= e.Size()
+		}
 		r.queue = r.queue[settled:]
 		if len(r.queue) == 0 {
 			r.queue = nil // lets go of the page

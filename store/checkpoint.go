@@ -27,8 +27,9 @@ type Checkpoint struct {
 	Wait       time.Duration
 	WaitReason string
 	WaitClass  string
-	// Failing keeps or starts the time since which the endpoint fails.
+	// Failing says that the endpoint fails, FailingFor since how long.
 	Failing      bool
+	FailingFor   time.Duration
 	Failures     int
 	Asked        int
 	EventAttempt int
@@ -58,30 +59,35 @@ type CheckpointResult struct {
 	// Held reports that the lease held the row when the checkpoint was written;
 	// false: another run took it, and nothing was written.
 	Held bool
+	// Busy reports that somebody else had the row locked: nothing was written,
+	// and it may be tried again.
+	Busy bool
 	// Desired is the version of the last control accepted.
 	Desired int64
 	// Generation is the parking's number, where Park was asked.
 	Generation int64
 }
 
-// writeCheckpoints locks its rows in the order of their ids, so that groups of
-// several processes cannot deadlock on each other.
+// writeCheckpoints locks its rows in the order of their ids and passes over
+// those that somebody else has locked: groups of several processes cannot
+// deadlock on each other, and one row that is held for long, by a client that
+// died in the middle of a control, holds up nobody else's.
 const writeCheckpoints = `
 WITH input AS (
     SELECT * FROM unnest($1::text[], $2::uuid[], $3::bigint[], $4::text[], $5::bigint[], $6::bigint[], $7::text[], $8::text[],
         $9::bool[], $10::int[], $11::int[], $12::int[], $13::bigint[], $14::bigint[], $15::int[], $16::bool[], $17::int[],
-        $18::int[], $19::text[], $20::bool[], $21::bool[], $22::text[], $23::bigint[], $24::bool[], $25::bool[])
+        $18::int[], $19::text[], $20::bool[], $21::bool[], $22::text[], $23::bigint[], $24::bool[], $25::bool[], $26::bigint[])
       AS c (id, lease, cursor, settled, previous_sequence, wait_us, wait_reason, wait_class,
         failing, failures, asked, event_attempt, range_first, range_last, range_attempt, probe, batch_limit,
-        in_flight, last_error, delivered, disable, halt, applied, release, park)
+        in_flight, last_error, delivered, disable, halt, applied, release, park, failing_us)
 ), locked AS MATERIALIZED (
-    SELECT r.id FROM runs r JOIN input c ON r.id = c.id AND r.lease = c.lease ORDER BY r.id FOR UPDATE OF r
+    SELECT r.id FROM runs r JOIN input c ON r.id = c.id AND r.lease = c.lease ORDER BY r.id FOR UPDATE OF r SKIP LOCKED
 ), written AS (
     UPDATE runs r SET
         cursor = c.cursor, settled = c.settled::bigint[], previous_sequence = c.previous_sequence,
         not_before = CASE WHEN c.wait_us > 0 THEN clock_timestamp() + c.wait_us * interval '1 microsecond' END,
         wait_reason = nullif(c.wait_reason, ''), wait_class = nullif(c.wait_class, ''),
-        failing_since = CASE WHEN c.failing THEN coalesce(r.failing_since, clock_timestamp()) END,
+        failing_since = CASE WHEN c.failing THEN clock_timestamp() - c.failing_us * interval '1 microsecond' END,
         failures = c.failures, asked = c.asked, event_attempt = c.event_attempt,
         range_first = c.range_first, range_last = c.range_last, range_attempt = c.range_attempt,
         probe = c.probe, batch_limit = c.batch_limit, in_flight = c.in_flight, last_error = nullif(c.last_error, ''),
@@ -100,7 +106,10 @@ WITH input AS (
     UPDATE controls SET applied_at = clock_timestamp() FROM written w
      WHERE w.controls AND controls.subscriber = w.id AND controls.applied_at IS NULL AND controls.version <= w.applied_version
 )
-SELECT lease, desired_version, generation FROM written`
+SELECT lease, desired_version, generation, false FROM written
+UNION ALL
+SELECT c.lease, 0, 0, true FROM input c JOIN runs r ON r.id = c.id AND r.lease = c.lease
+ WHERE NOT EXISTS (SELECT FROM locked l WHERE l.id = c.id)`
 
 // WriteCheckpoints writes the checkpoints of many runs in one statement and
 // one commit. The results stand in the order of the batch, which holds a lease
@@ -117,8 +126,9 @@ func (s *Store) WriteCheckpoints(ctx context.Context, batch []*Checkpoint) ([]Ch
 	results := make([]CheckpointResult, len(batch))
 	var lease uuid.UUID
 	var desired, generation int64
-	_, err = pgx.ForEachRow(rows, []any{&lease, &desired, &generation}, func() error {
-		r := CheckpointResult{Held: true, Desired: desired}
+	var busy bool
+	_, err = pgx.ForEachRow(rows, []any{&lease, &desired, &generation, &busy}, func() error {
+		r := CheckpointResult{Held: !busy, Busy: busy, Desired: desired}
 		if batch[at[lease]].Park {
 			r.Generation = generation
 		}
@@ -168,6 +178,7 @@ func checkpointArrays(batch []*Checkpoint) []any {
 		column(batch, func(c *Checkpoint) int64 { return c.Applied }),
 		column(batch, func(c *Checkpoint) bool { return c.Release }),
 		column(batch, func(c *Checkpoint) bool { return c.Park }),
+		column(batch, func(c *Checkpoint) int64 { return c.FailingFor.Microseconds() }),
 	}
 }
 

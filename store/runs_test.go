@@ -143,7 +143,7 @@ func TestWriteCheckpoints(t *testing.T) {
 		lease, _ := b.take()
 		c := &store.Checkpoint{
 			ID: "acme", Lease: lease, Cursor: 9, Settled: []int64{11, 12}, PreviousSequence: 8,
-			Wait: time.Hour, WaitReason: "HTTP 429", WaitClass: store.WaitAsked, Failing: true, Failures: 2, Asked: 3, EventAttempt: 4,
+			Wait: time.Hour, WaitReason: "HTTP 429", WaitClass: store.WaitAsked, Failing: true, FailingFor: 3 * time.Hour, Failures: 2, Asked: 3, EventAttempt: 4,
 			RangeFirst: 10, RangeLast: 19, RangeAttempt: 5, Probe: true, BatchLimit: 6, InFlight: 7, LastError: "HTTP 429", Delivered: true,
 		}
 		b.write(c)
@@ -151,17 +151,19 @@ func TestWriteCheckpoints(t *testing.T) {
 		got := store.Checkpoint{
 			ID: run.ID, Lease: *run.Lease, Cursor: run.Cursor, Settled: run.Settled, PreviousSequence: run.PreviousSequence,
 			Wait: run.Remaining().Round(time.Minute), WaitReason: *run.WaitReason, WaitClass: *run.WaitClass,
-			Failing: run.FailingSince != nil, Failures: run.Failures, Asked: run.Asked, EventAttempt: run.EventAttempt,
+			Failing: run.FailingSince != nil, FailingFor: run.Now.Sub(*run.FailingSince).Round(time.Minute),
+			Failures: run.Failures, Asked: run.Asked, EventAttempt: run.EventAttempt,
 			RangeFirst: run.RangeFirst, RangeLast: run.RangeLast, RangeAttempt: run.RangeAttempt, Probe: run.Probe,
 			BatchLimit: run.BatchLimit, InFlight: run.InFlight, LastError: *run.LastError, Delivered: run.LastDeliveredAt != nil,
 		}
 		if diff := cmp.Diff(*c, got); diff != "" {
 			t.Error(diff)
 		}
-		since := *run.FailingSince
+		// It worked in between and fails anew: the row may never have seen that.
+		c.FailingFor = time.Minute
 		b.write(c)
-		if again := b.run("acme"); !again.FailingSince.Equal(since) {
-			t.Error("failing_since moved while the endpoint goes on failing")
+		if again := b.run("acme"); again.Now.Sub(*again.FailingSince) > time.Hour {
+			t.Error("failing_since is that of a failure that was over")
 		}
 		c.Wait, c.Failing, c.Delivered, c.WaitReason, c.WaitClass = 0, false, false, "", ""
 		b.write(c)
@@ -206,6 +208,31 @@ func TestWriteCheckpoints(t *testing.T) {
 		b.control(store.ControlPause)
 		if ok, _ := b.Unpark(t.Context(), "acme", lease, second.Generation, second.Desired); ok {
 			t.Error("unparked past a control")
+		}
+	})
+	t.Run("a locked row holds up no other", func(t *testing.T) {
+		b := setup(t)
+		var batch []*store.Checkpoint
+		for _, id := range []string{"a", "b", "c"} {
+			b.create(id, begin)
+			lease := uuid.New()
+			_, err := b.TakeLease(t.Context(), id, lease)
+			check(t, err)
+			batch = append(batch, &store.Checkpoint{ID: id, Lease: lease, Cursor: 5})
+		}
+		batch = append(batch, &store.Checkpoint{ID: "c", Lease: uuid.New(), Cursor: 6})
+		tx, err := b.pool.Begin(t.Context())
+		check(t, err)
+		_, err = tx.Exec(t.Context(), `SELECT FROM runs WHERE id = 'b' FOR UPDATE`)
+		check(t, err)
+		got := b.write(batch...)
+		want := []store.CheckpointResult{{Held: true}, {Busy: true}, {Held: true}, {}}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("beside a lock (-want +got):\n%s", diff)
+		}
+		check(t, tx.Rollback(t.Context()))
+		if got := b.write(batch...)[1]; !got.Held || got.Busy || b.run("b").Cursor != 5 {
+			t.Errorf("after it: %+v", got)
 		}
 	})
 	t.Run("groups of two processes in opposite order", func(t *testing.T) {

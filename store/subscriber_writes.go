@@ -222,6 +222,12 @@ func reaches(sub event.Subscriber, secrets event.Secrets) string {
 	return fmt.Sprintf("%+v %+v %s %+v", sub.Endpoint, sub.Auth, sub.Format, secrets)
 }
 
+// ReachesAs reports whether two configurations reach the consumer in the same
+// way, so that what failed under one would fail under the other.
+func (l *Loaded) ReachesAs(other *Loaded) bool {
+	return reaches(l.Subscriber, l.Secrets) == reaches(other.Subscriber, other.Secrets)
+}
+
 func endFailureBackoff(ctx context.Context, tx pgx.Tx, id string) error {
 	_, err := tx.Exec(ctx, `
 		UPDATE runs SET not_before = NULL, wait_reason = NULL, wait_class = NULL, failures = 0, failing_since = NULL,
