@@ -73,7 +73,7 @@ var kinds = map[Code]struct {
 // Parameter and Header says where.
 type Fault struct {
 	// Pointer is a JSON Pointer (RFC 6901) into the body; "" is the whole body.
-	Pointer *string `json:"pointer,omitempty"`
+	Pointer *string `json:"pointer,omitzero"`
 	// Parameter is the name of a query or path parameter.
 	Parameter string `json:"parameter,omitempty"`
 	// Header is the name of a request header.
@@ -134,12 +134,12 @@ type problemBody struct {
 	Errors        []Fault           `json:"errors,omitempty"`
 	RequestID     string            `json:"requestId"`
 	FirstSequence int64             `json:"firstSequence,omitzero"`
-	Head          *int64            `json:"head,omitempty"`
+	Head          *int64            `json:"head,omitzero"`
 	Version       int64             `json:"version,omitzero"`
 	Line          int64             `json:"line,omitzero"`
-	Accepted      *int64            `json:"accepted,omitempty"`
-	Duplicates    *int64            `json:"duplicates,omitempty"`
-	LastSequence  *int64            `json:"lastSequence,omitempty"`
+	Accepted      *int64            `json:"accepted,omitzero"`
+	Duplicates    *int64            `json:"duplicates,omitzero"`
+	LastSequence  *int64            `json:"lastSequence,omitzero"`
 	Checks        map[string]string `json:"checks,omitempty"`
 }
 
