@@ -48,7 +48,7 @@ func benchReceiver(b *testing.B) string {
 }
 
 // BenchmarkPost compares one request after another over one connection: by
-// Do, and by a bare net/http client with the same body, which is the floor.
+// Do on either path, and by a bare net/http client with the same body, which is the floor.
 func BenchmarkPost(b *testing.B) {
 	b.Run("bare", func(b *testing.B) {
 		url := benchReceiver(b)
@@ -64,18 +64,23 @@ func BenchmarkPost(b *testing.B) {
 			_ = resp.Body.Close()
 		}
 	})
-	b.Run("do", func(b *testing.B) {
-		c := NewClient(Config{Guard: GuardConfig{AllowHTTP: true, AllowLoopback: true}})
-		defer c.Close()
-		t := benchTarget(b, c, benchReceiver(b))
-		r := Request{Events: []*event.Event{benchEvent()}, Attempt: 1, Previous: 1_234_566}
-		b.ReportAllocs()
-		for b.Loop() {
-			if a := c.Do(context.Background(), t, r); a.Class != ClassSuccess {
-				b.Fatal(a.Fault)
+	for name, noDirect := range map[string]bool{"direct": false, "transport": true} {
+		b.Run(name, func(b *testing.B) {
+			c := NewClient(Config{Guard: GuardConfig{AllowHTTP: true, AllowLoopback: true}})
+			defer c.Close()
+			c.noDirect = noDirect
+			t := benchTarget(b, c, benchReceiver(b))
+			r := Request{Events: []*event.Event{benchEvent()}, Attempt: 1, Previous: 1_234_566}
+			ctx, cancel := context.WithCancel(context.Background()) // as a delivery run's
+			defer cancel()
+			b.ReportAllocs()
+			for b.Loop() {
+				if a := c.Do(ctx, t, r); a.Class != ClassSuccess {
+					b.Fatal(a.Fault)
+				}
 			}
-		}
-	})
+		})
+	}
 }
 
 // BenchmarkPrepare is all that a request costs before it meets the network:

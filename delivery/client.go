@@ -67,7 +67,8 @@ type Client struct {
 	guard             *Guard
 	transport         *http.Transport
 	testTransport     *http.Transport
-	conns             *pool    // of the direct path
+	conns             *pool // of the direct path
+	tls               *tls.Config
 	http1             sync.Map // origins of TLS endpoints that speak HTTP/1.1
 	noDirect          bool     // for tests of the other path
 	userAgent         string
@@ -97,6 +98,7 @@ func NewClient(cfg Config) *Client {
 		// timeout, from dial to the end of the answer, covers it.
 	}
 	c.conns = newPool(cfg.IdleConnsPerHost, cfg.IdleConnTimeout)
+	c.tls = c.transport.TLSClientConfig.Clone() // the transport changes its own
 	c.testTransport = c.transport.Clone()
 	c.testTransport.DisableKeepAlives = true
 	return c
@@ -177,8 +179,8 @@ func (c *Client) send(ctx context.Context, x *exchange, started time.Time) Answe
 	t := x.target
 	a := Answer{StartedAt: started, WebhookID: x.id, Traceparent: x.traceparent, RequestBytes: len(x.body)}
 	switch {
-	case t.url.Scheme != "https" && !c.guard.allowHTTP:
-		a.fail(t, &BlockedError{Reason: "plain http is not allowed on this server"}, facts{})
+	case t.refused != nil:
+		a.fail(t, t.refused, facts{})
 	case c.direct(x):
 		c.sendDirect(ctx, x, &a)
 		t.exchanges.Put(x)

@@ -58,7 +58,7 @@ func (c *Client) dial(ctx context.Context, t *Target) (*conn, error) {
 		}
 	}
 	if t.url.Scheme == "https" {
-		config := c.transport.TLSClientConfig.Clone()
+		config := c.tls.Clone()
 		config.ServerName, config.NextProtos = t.url.Hostname(), []string{"http/1.1"}
 		secured := tls.Client(socket, config)
 		ctx, cancel := context.WithTimeout(ctx, c.transport.TLSHandshakeTimeout)

@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -103,6 +104,7 @@ func testDoFaults(t *testing.T, newTestClient clientMaker) {
 		{name: "two lengths", answer: "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n", code: delivery.CodeMalformed},
 		{name: "header without end", answer: "HTTP/1.1 200 OK\r\nX: " + strings.Repeat("x", 128<<10), code: delivery.CodeMalformed},
 		{name: "switching protocols", answer: "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n", code: delivery.CodeMalformed},
+		{name: "interim answers without end", answer: strings.Repeat("HTTP/1.1 103 Early Hints\r\n\r\n", 10_000), code: delivery.CodeMalformed},
 		{name: "only early hints", answer: "HTTP/1.1 103 Early Hints\r\n\r\n", code: delivery.CodeEOF},
 	}
 	for _, tt := range tests {
@@ -148,6 +150,7 @@ func testDoTimeout(t *testing.T, newTestClient clientMaker) {
 	hanging := testkit.NewReceiver(t, testkit.ReceiverOptions{Script: func(int, *testkit.Request) testkit.Answer { return testkit.Answer{Hang: testkit.Forever} }})
 	silent := newRawServer(t, func(conn net.Conn, _ int) { _, _ = io.Copy(io.Discard, conn) }) // and no handshake
 	slowHeader := newRawServer(t, func(conn net.Conn, _ int) {
+		readRequest(bufio.NewReader(conn))
 		_, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\nX-")
 		_, _ = io.Copy(io.Discard, conn)
 	})
@@ -287,7 +290,7 @@ func testDoBlocked(t *testing.T, newTestClient clientMaker) {
 		{"unspecified address", "http://0.0.0.0" + port, delivery.GuardConfig{AllowHTTP: true, AllowLoopback: true}},
 		{"mapped address", "http://[::ffff:127.0.0.1]" + port, delivery.GuardConfig{AllowHTTP: true}},
 		{"number", "http://2130706433" + port, delivery.GuardConfig{AllowHTTP: true}},
-		{"no TLS", receiver.URL(), delivery.GuardConfig{AllowLoopback: true}},
+		{"no TLS", receiver.URL(), delivery.GuardConfig{AllowedPrefixes: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -45,6 +45,7 @@ type Target struct {
 	id            string
 	url           *url.URL
 	origin        string // scheme and host: all that texts say of the endpoint
+	refused       error  // why no request may be made; nil: one may
 	address       string // host and port for the direct path; empty: not for it
 	head          []byte // of every request on the direct path
 	timeout       time.Duration
@@ -96,6 +97,9 @@ func (c *Client) NewTarget(cfg TargetConfig) (*Target, error) {
 			return nil, fmt.Errorf("prepare subscriber %s: header %q cannot be sent", sub.ID, name)
 		}
 		values[0] = strings.Trim(values[0], " \t")
+	}
+	if u.Scheme != "https" && !c.guard.allowsPlain(u) {
+		t.refused = &BlockedError{Reason: "plain http is not allowed on this server"}
 	}
 	t.address = directAddress(u)
 	t.head = appendHead(nil, t)
