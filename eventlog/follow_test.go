@@ -322,4 +322,7 @@ func TestRingsAreBounded(t *testing.T) {
 			t.Errorf("rings hold %d bytes after feed %d, more than %d", n, i, total)
 		}
 	}
+	if n := b.log.RingBytes(); n < total/2 {
+		t.Errorf("rings hold %d bytes of the %d they may", n, total)
+	}
 }

@@ -10,7 +10,8 @@ import (
 // readOnFeeds bounds how many feeds one query reads on in.
 const readOnFeeds = 64
 
-// readOnBytesMin is what each feed may bring at least, however many they are.
+// readOnBytesMin is what each feed may bring at least, however many they are,
+// where a page may be that large.
 const readOnBytesMin = 64 << 10
 
 // readOn reads on in feeds that are behind, many at once, and says whether any
@@ -34,7 +35,7 @@ func (t *tail) readOn(ctx context.Context) (more bool, err error) {
 	if len(feeds) == 0 {
 		return false, nil
 	}
-	bytesMax := max(t.config.PageBytes/len(feeds), readOnBytesMin)
+	bytesMax := max(t.config.PageBytes/len(feeds), min(readOnBytesMin, t.config.PageBytes))
 	brought, err := t.readAbove(ctx, ids, afters, bytesMax)
 	if err != nil {
 		return false, err
