@@ -214,7 +214,7 @@ func decodeDocument(text []byte, into any) error {
 	err := json.Unmarshal(text, into, json.RejectUnknownMembers(true))
 	if err == nil {
 		if hasEscapedNUL(text) {
-			return event.FieldErrors{{Pointer: "", Detail: "must not contain NUL (\\u0000)"}}
+			return event.FieldErrors{{Pointer: pointerOfNUL(text), Detail: "must not contain NUL (\\u0000)"}}
 		}
 		return nil
 	}

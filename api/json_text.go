@@ -63,6 +63,26 @@ func hasEscapedNUL(text []byte) bool {
 	}
 }
 
+// pointerOfNUL finds the first string with a NUL; a member with one in its name
+// is told by the object it is in.
+func pointerOfNUL(text []byte) string {
+	dec := jsontext.NewDecoder(bytes.NewBuffer(text), syntaxOptions...)
+	for {
+		token, err := dec.ReadToken()
+		if err != nil {
+			return ""
+		}
+		if token.Kind() != '"' || strings.IndexByte(token.String(), 0) < 0 {
+			continue
+		}
+		pointer := dec.StackPointer()
+		if strings.IndexByte(string(pointer), 0) >= 0 {
+			pointer = pointer.Parent()
+		}
+		return string(pointer)
+	}
+}
+
 // kindName names a JSON kind as a person would.
 func kindName(kind jsontext.Kind) string {
 	switch kind {

@@ -19,7 +19,7 @@ type metrics struct {
 	repeated  prometheus.Counter
 }
 
-func newMetrics(registry *prometheus.Registry) (*metrics, error) {
+func newMetrics(registry *prometheus.Registry, polling func() int64) (*metrics, error) {
 	published := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "postroad_published_events_total", Help: "Events answered with success, by result: stored or duplicate.",
 	}, []string{"result"})
@@ -36,8 +36,11 @@ func newMetrics(registry *prometheus.Registry) (*metrics, error) {
 		}, []string{"code"}),
 		stored: published.WithLabelValues("stored"), repeated: published.WithLabelValues("duplicate"),
 	}
-	errs := make([]error, 0, 4)
-	for _, collector := range []prometheus.Collector{m.requests, m.durations, m.problems, published} {
+	waiting := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "postroad_http_long_polls", Help: "Long polls that wait for an event.",
+	}, func() float64 { return float64(polling()) })
+	var errs []error
+	for _, collector := range []prometheus.Collector{m.requests, m.durations, m.problems, published, waiting} {
 		errs = append(errs, registry.Register(collector))
 	}
 	return m, errors.Join(errs...)

@@ -75,6 +75,8 @@ func (s *Server) readEvents(ctx context.Context, name string, after int64, limit
 	waiting, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
 	defer context.AfterFunc(s.draining, cancel)()
+	s.polling.Add(1)
+	defer s.polling.Add(-1)
 	if err := s.config.Log.Wait(waiting, feed.ID, after); err != nil {
 		switch {
 		case ctx.Err() != nil:

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/gin-gonic/gin"
@@ -117,6 +118,7 @@ type Server struct {
 	wakes       *wakeQueue
 	document    *document
 	client      *delivery.Client
+	polling     atomic.Int64 // long polls that wait
 
 	// draining ends when the server drains: long polls end with it.
 	draining context.Context //nolint:containedctx // it is a signal, not a call's context
@@ -133,16 +135,14 @@ func New(config Config) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read API description: %w", err)
 	}
-	metrics, err := newMetrics(config.Registry)
-	if err != nil {
-		return nil, fmt.Errorf("register metrics: %w", err)
-	}
 	s := &Server{
-		config: config, document: document, metrics: metrics,
+		config: config, document: document,
 		tokenDigest: sha256.Sum256([]byte(config.AdminToken)),
 		uploads:     semaphore.NewWeighted(config.UploadBytes),
 		decoders:    sync.Pool{New: func() any { return new(eventDecoder) }},
-		wakes:       newWakeQueue(config.Waker, config.Logger),
+	}
+	if s.metrics, err = newMetrics(config.Registry, s.polling.Load); err != nil {
+		return nil, fmt.Errorf("register metrics: %w", err)
 	}
 	if s.client = config.Client; s.client == nil {
 		s.client = delivery.NewClient(delivery.Config{
@@ -152,6 +152,7 @@ func New(config Config) (*Server, error) {
 			},
 		})
 	}
+	s.wakes = newWakeQueue(config.Waker, config.Logger)
 	s.draining, s.drain = context.WithCancel(context.Background())
 	s.engine = s.routes()
 	return s, nil
