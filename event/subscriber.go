@@ -161,8 +161,13 @@ func (s Start) MarshalJSON() ([]byte, error) {
 	return json.Marshal(s.Where)
 }
 
-// UnmarshalJSON reads "now", "beginning" or {"sequence": n}.
+// UnmarshalJSON reads "now", "beginning" or {"sequence": n}; null is the zero
+// Start.
 func (s *Start) UnmarshalJSON(b []byte) error {
+	if string(b) == "null" {
+		*s = Start{} // the same as absent
+		return nil
+	}
 	var word string
 	if json.Unmarshal(b, &word) == nil {
 		if word != "now" && word != "beginning" {
