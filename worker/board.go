@@ -157,12 +157,11 @@ func (b *board) learn(p store.ParkedRow) bool {
 	return true
 }
 
-// forget takes out a row that is not parked under that generation any more;
-// generation 0 means whatever it was.
-func (b *board) forget(id string, generation int64) {
+// forget takes out a row that is not parked any more.
+func (b *board) forget(id string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if r := b.rows[id]; r != nil && (generation == 0 || r.Generation == generation) {
+	if r := b.rows[id]; r != nil {
 		b.drop(r)
 	}
 }

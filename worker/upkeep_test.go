@@ -35,7 +35,7 @@ func TestOneWakerIsActive(t *testing.T) {
 		first, _ := b.wake(quick(func(c *worker.WakerConfig) { c.LockPoll = 200 * time.Millisecond }))
 		second, _ := b.start(quick(nil))
 		b.exec(`SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND granted AND objsubid = 1
-			AND (classid::bigint << 32 | objid::bigint) = x'706f7374726f6164'::bigint AND pid <> pg_backend_pid()`)
+			AND database = (SELECT oid FROM pg_database WHERE datname = current_database()) AND (classid::bigint << 32 | objid::bigint) = x'706f7374726f6164'::bigint AND pid <> pg_backend_pid()`)
 		b.eventually(active(second), "the second one takes over")
 		b.eventually(func() bool { return !active(first)() }, "the first one stops acting")
 	})
@@ -69,6 +69,23 @@ func TestWakerSweeps(t *testing.T) {
 		if got := b.signals.of(id); got != nil {
 			t.Errorf("%s was woken: %v", id, got)
 		}
+	}
+}
+
+func TestWakerForgetsRowsThatRun(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.park("acme", 1, property, 0)
+	b.park("other", 1, property, 0)
+	w, _ := b.wake(quick(func(c *worker.WakerConfig) { c.Reload = often }))
+	b.exec(`UPDATE runs SET parked = false WHERE id = 'acme1'`)
+	b.eventually(func() bool { return w.Counters().Parked.Load() == 1 }, "a reload does not find it")
+	reloads := w.Counters().Reloads.Load()
+	b.eventually(func() bool { return w.Counters().Reloads.Load() > reloads }, "the reload ends")
+	b.publish("Property", "")
+	b.woken("other1", 1, b.generation("other1"))
+	if got := b.signals.of("acme1"); got != nil {
+		t.Errorf("a row that is not parked was woken: %v", got)
 	}
 }
 

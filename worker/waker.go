@@ -194,11 +194,7 @@ func (w *turn) stillParked(ctx context.Context, id string, generation int64) (bo
 	if err != nil {
 		return false, err
 	}
-	if !parked || row.Generation != generation {
-		w.board.forget(id, generation)
-		return false, nil
-	}
-	return true, nil
+	return parked && row.Generation == generation, nil
 }
 
 // listen notes which rows were parked or changed their filter. After each
@@ -268,7 +264,7 @@ func (w *turn) learn(ctx context.Context, id string) {
 	case parked:
 		w.board.learn(row)
 	default:
-		w.board.forget(id, 0)
+		w.board.forget(id)
 	}
 }
 

@@ -35,15 +35,20 @@ type bundle struct {
 	signals *signals
 }
 
-func setup(t *testing.T) *bundle {
+func setup(t *testing.T, logConfig ...eventlog.Config) *bundle {
 	t.Helper()
 	b := &bundle{t: t, url: testkit.Database(t, store.Migrate), signals: &signals{wakes: map[string][]int64{}}}
-	config, err := store.PoolConfig(b.url)
+	pool, err := store.PoolConfig(b.url)
 	b.check(err)
-	b.pool, err = pgxpool.NewWithConfig(t.Context(), config)
+	b.pool, err = pgxpool.NewWithConfig(t.Context(), pool)
 	b.check(err)
 	t.Cleanup(b.pool.Close)
-	b.log = eventlog.New(b.pool, eventlog.Config{ListenURL: b.url, Logger: silent()})
+	following := eventlog.Config{}
+	if len(logConfig) > 0 {
+		following = logConfig[0]
+	}
+	following.ListenURL, following.Logger = b.url, silent()
+	b.log = eventlog.New(b.pool, following)
 	b.check(b.log.Start(context.WithoutCancel(t.Context())))
 	t.Cleanup(b.log.Close)
 	b.store = store.New(b.pool, nil)
@@ -295,17 +300,75 @@ func TestWakerWakes(t *testing.T) {
 		},
 			"it is woken from its last parking")
 	})
-	t.Run("rows below a raised floor once something matches above it", func(t *testing.T) {
+	t.Run("a row below a raised floor by what is above it", func(t *testing.T) {
 		t.Parallel()
 		b := setup(t)
 		b.park("acme", 1, property, 0)
-		b.exec(`UPDATE feeds SET floor_sequence = $2 WHERE id = $1`, b.feed.ID, b.publish("Property", ""))
+		b.park("gone", 1, `{"resourceNames": ["Member"]}`, 0)
+		b.exec(`UPDATE feeds SET floor_sequence = $2 WHERE id = $1`, b.feed.ID, b.publish("Member", ""))
+		b.publish("Property", "")
 		b.wake(quick(nil))
-		above := b.publish("Property", "")
 		b.woken("acme1", 1, b.generation("acme1"))
-		if above < 2 {
-			t.Errorf("the floor was not passed: %d", above)
+		if got := b.signals.of("gone1"); got != nil {
+			t.Errorf("a removed event woke a row: %v", got)
 		}
+	})
+	t.Run("a followed feed whose floor passes it by", func(t *testing.T) {
+		t.Parallel()
+		b := setup(t, eventlog.Config{RingEvents: 1})
+		b.park("acme", 1, property, 0)
+		w, _ := b.wake(quick(nil))
+		b.publish("Office", "")
+		b.eventually(func() bool { return w.Counters().Pages.Load() > 0 }, "the feed is followed")
+		b.exec(`WITH log AS (
+				INSERT INTO events (feed_id, sequence, recorded_at, xid, resource_name, resource_key)
+				SELECT $1, i, clock_timestamp(), CASE WHEN i = 9 THEN pg_current_xact_id() END, CASE WHEN i = 5 THEN 'Property' ELSE 'Office' END, '1'
+				FROM generate_series(2, 9) i)
+			UPDATE feeds SET floor_sequence = 3 WHERE id = $1`, b.feed.ID)
+		b.woken("acme1", 1, b.generation("acme1"))
+	})
+	t.Run("a row that is ahead of the waker by later events only", func(t *testing.T) {
+		t.Parallel()
+		b := setup(t)
+		b.park("ahead", 1, property, 2)
+		b.park("acme", 1, property, 1)
+		w, _ := b.wake(quick(nil))
+		b.publish("Property", "")
+		b.publish("Property", "")
+		b.woken("acme1", 1, b.generation("acme1"))
+		if got := b.signals.of("ahead1"); got != nil {
+			t.Errorf("an event that was settled woke a row: %v", got)
+		}
+		b.publish("Property", "")
+		b.woken("ahead1", 1, b.generation("ahead1"))
+		if got := w.Counters().Sent.Load(); got != 2 {
+			t.Errorf("%d wakes, want 2", got)
+		}
+	})
+	t.Run("a filter with more types than are indexed", func(t *testing.T) {
+		t.Parallel()
+		b := setup(t)
+		b.park("acme", 1, `{"eventTypes": ["1","2","3","4","5","6","7","8","9","10","11","12","13","14","15","16","17"]}`, 0)
+		b.park("all", 1, `{}`, 0)
+		b.wake(quick(nil))
+		b.publish("Property", "18")
+		b.woken("all1", 1, b.generation("all1"))
+		if got := b.signals.of("acme1"); got != nil {
+			t.Errorf("an event of another type woke a row: %v", got)
+		}
+		b.publish("Property", "17")
+		b.woken("acme1", 1, b.generation("acme1"))
+	})
+	t.Run("a filter that names an event twice", func(t *testing.T) {
+		t.Parallel()
+		b := setup(t)
+		b.park("twice", 1, `{"resourceNames": ["Property", "Prop*"]}`, 0)
+		b.park("acme", 1, `{"resourceNames": ["Member"]}`, 0)
+		b.wake(quick(nil))
+		b.publish("Property", "")
+		b.woken("twice1", 1, b.generation("twice1"))
+		b.publish("Member", "")
+		b.woken("acme1", 1, b.generation("acme1"))
 	})
 }
 

@@ -46,7 +46,12 @@ func TestSubscriberContinuesAsNew(t *testing.T) {
 		"busy when suggested": {
 			suggested: true, calls: []call{{s, more}}, delivers: 1, want: &contract.Carried{},
 		},
-		"not with Deliver or Apply in flight, and with nothing lost": {
+		"not before the controls of signals are applied": {
+			suggested: true, calls: []call{{10 * s, parked}}, delivers: 2,
+			events: []event{{9500 * time.Millisecond, contract.SignalPause, nil}, {9500 * time.Millisecond, contract.SignalResume, nil}},
+			want:   &contract.Carried{Controls: 2, State: contract.StateRunning},
+		},
+		"not with Deliver in flight, and with nothing lost": {
 			suggested: true, calls: []call{{10 * s, parked}}, delivers: 1,
 			events: []event{{2 * s, contract.SignalPause, nil}, {2 * s, contract.SignalResume, nil}, wake(3*s, 6)},
 			want:   &contract.Carried{Controls: 2, WokenGeneration: 6, State: contract.StateRunning},

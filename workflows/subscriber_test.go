@@ -344,7 +344,7 @@ func TestSubscriberControls(t *testing.T) {
 		event{10 * s, contract.SignalResume, nil},
 		event{10 * s, contract.SignalPause, contract.PauseSignal{Reason: reason, Until: "2030-01-01T00:00:00Z"}},
 		event{10 * s, contract.SignalResume, map[string]any{"ignored": true}},
-		event{10 * s, contract.SignalPause, json.RawMessage(`{"reason": 5}`)},
+		event{11 * s, contract.SignalPause, json.RawMessage(`{"reason": 5}`)}, // while the first is being applied
 	)
 	carried := contract.SubscriberInput{Subscriber: "acme", Carried: &contract.Carried{Controls: 40}}
 	if err := b.run(5*time.Minute, carried); err == nil {
