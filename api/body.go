@@ -117,7 +117,7 @@ func mediaType(r *http.Request) (string, error) {
 	}
 	media, parameters, err := mime.ParseMediaType(header)
 	if err != nil {
-		return "", nil //nolint:nilerror // what is no media type is none that is supported
+		return "", nil // what is no media type is none that is supported
 	}
 	if charset := parameters["charset"]; charset != "" && !strings.EqualFold(charset, "utf-8") {
 		return "", unsupportedMedia("must be in UTF-8")

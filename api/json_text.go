@@ -98,8 +98,9 @@ func kindName(kind jsontext.Kind) string {
 		return "an object"
 	case '[':
 		return "an array"
+	default:
+		return "something else"
 	}
-	return "something else"
 }
 
 var pointerEscapes = strings.NewReplacer("~", "~0", "/", "~1")
@@ -128,7 +129,7 @@ func validRFC3339(s string) bool {
 	hour, okH := digits(s[11:13])
 	minute, okN := digits(s[14:16])
 	second, okS := digits(s[17:19])
-	if !(okY && okM && okD && okH && okN && okS) || month < 1 || month > 12 || day < 1 || day > daysIn(year, month) ||
+	if !okY || !okM || !okD || !okH || !okN || !okS || month < 1 || month > 12 || day < 1 || day > daysIn(year, month) ||
 		hour > 23 || minute > 59 || second > 60 {
 		return false
 	}

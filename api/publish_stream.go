@@ -269,11 +269,8 @@ func (u *upload) problem(err error) *Problem {
 	case errors.As(err, &atLine):
 		p = problemOf(atLine.err)
 		u.total.line = atLine.line
-		switch p.Code {
-		case CodeMalformed, CodeTooLarge:
-			if len(p.Errors) > 0 { // else it is gzip that is broken, not a line
-				p.Code = CodeInvalid
-			}
+		if (p.Code == CodeMalformed || p.Code == CodeTooLarge) && len(p.Errors) > 0 { // else it is gzip that is broken, not a line
+			p.Code = CodeInvalid
 		}
 		p.Detail = fmt.Sprintf("Line %d: %s", u.total.line, p.Detail)
 	}

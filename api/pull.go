@@ -74,6 +74,7 @@ func (s *Server) readEvents(ctx context.Context, name string, after int64, limit
 	}
 	waiting, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
+	//nolint:contextcheck // the drain ends the wait beside the request's own context
 	defer context.AfterFunc(s.draining, cancel)()
 	s.polling.Add(1)
 	defer s.polling.Add(-1)

@@ -55,9 +55,9 @@ func (s *Server) handle(route string, open bool, h handler) gin.HandlerFunc {
 
 func (s *Server) guarded(c *gin.Context, h handler) (err error) {
 	defer func() {
-		switch reason := recover(); {
-		case reason == nil:
-		case reason == http.ErrAbortHandler:
+		switch reason := recover(); reason {
+		case nil:
+		case http.ErrAbortHandler:
 			panic(reason) //nolint:forbidigo // net/http's own way to drop a connection
 		default:
 			s.config.Logger.ErrorContext(c.Request.Context(), "handler panicked",

@@ -95,13 +95,13 @@ func setDefault[T comparable](field *T, value T) {
 func (c Config) validate() error {
 	switch {
 	case c.Store == nil:
-		return errors.New("Store is required")
+		return errors.New("field Store is required")
 	case c.Log == nil:
-		return errors.New("Log is required")
+		return errors.New("field Log is required")
 	case c.AdminToken == "":
-		return errors.New("AdminToken is required")
+		return errors.New("field AdminToken is required")
 	case c.UploadBytes < publishBytesMax:
-		return fmt.Errorf("UploadBytes must be at least %d", publishBytesMax)
+		return fmt.Errorf("field UploadBytes must be at least %d", publishBytesMax)
 	}
 	return nil
 }

@@ -139,7 +139,7 @@ func TestMetrics(t *testing.T) {
 
 func TestNew_namesTheField(t *testing.T) {
 	t.Parallel()
-	if _, err := api.New(api.Config{}); err == nil || !strings.Contains(err.Error(), "Store is required") {
+	if _, err := api.New(api.Config{}); err == nil || !strings.Contains(err.Error(), "field Store is required") {
 		t.Errorf("%v", err)
 	}
 }

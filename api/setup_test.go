@@ -33,7 +33,7 @@ const (
 
 // bundle is an API over a database of the test's own.
 type bundle struct {
-	t      *testing.T
+	t      testing.TB
 	url    string // of the API
 	dbURL  string
 	server *api.Server
@@ -51,7 +51,7 @@ type options struct {
 	dbURL string // "" is a database of its own
 }
 
-func setup(t *testing.T, o options) *bundle {
+func setup(t testing.TB, o options) *bundle {
 	t.Helper()
 	b := &bundle{t: t, dbURL: o.dbURL, waker: newFakeWaker(), logs: &syncBuffer{}}
 	if b.dbURL == "" {
@@ -102,7 +102,7 @@ func must(t testing.TB, err error) {
 
 // answer is what the API answered.
 type answer struct {
-	t      *testing.T
+	t      testing.TB
 	status int
 	header http.Header
 	body   []byte
