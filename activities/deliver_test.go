@@ -79,9 +79,7 @@ func TestDeliverStreams(t *testing.T) {
 					b := setup(t)
 					r := testkit.NewReceiver(t, testkit.ReceiverOptions{})
 					events := stream(t, name)
-					for from := 0; from < len(events); from += 1000 {
-						b.publish(events[from:min(from+1000, len(events))]...)
-					}
+					b.publishStream(name, len(events))
 					b.create(r.URL(), func(s *event.Subscriber) { s.BatchSize, s.Format = batch, format })
 					result := b.deliver()
 					if result.Outcome != contract.OutcomeParked || result.Delivered != int64(len(events)) {
@@ -134,9 +132,7 @@ func TestDeliverRoughConsumer(t *testing.T) {
 	}
 	r := testkit.NewReceiver(t, testkit.ReceiverOptions{Script: script})
 	events := stream(t, "sdk-go")
-	for from := 0; from < len(events); from += 1000 {
-		b.publish(events[from:min(from+1000, len(events))]...)
-	}
+	b.publishStream("sdk-go", len(events))
 	b.create(r.URL(), nil)
 	b.drive(contract.OutcomeParked)
 	wantSequence(t, sequences(t, r.Requests(), func(q testkit.Request) bool { return accepted[q.N] }), len(events))
