@@ -52,9 +52,10 @@ func openBackend(ctx context.Context, cfg backendConfig) (b *backend, err error)
 	if b.pool, err = pgxpool.NewWithConfig(context.WithoutCancel(ctx), poolConfig); err != nil {
 		return nil, fmt.Errorf("open database: %w", err)
 	}
+	pool := b.pool // an error's return has no b any more
 	defer func() {
 		if err != nil {
-			b.pool.Close()
+			pool.Close()
 		}
 	}()
 	if err := awaitDatabase(ctx, b.pool, cfg); err != nil {
@@ -103,7 +104,7 @@ func awaitDatabase(ctx context.Context, pool *pgxpool.Pool, cfg backendConfig) e
 
 func wrapConnect(err error) error {
 	if err != nil {
-		return fmt.Errorf("connect to the database: %w", err)
+		return unavailableError{fmt.Errorf("connect to the database: %w", err)}
 	}
 	return nil
 }

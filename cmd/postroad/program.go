@@ -74,6 +74,12 @@ type usageError struct{ error }
 
 func usagef(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
 
+// unavailableError is something of ours that cannot be reached.
+type unavailableError struct{ error }
+
+// Unwrap returns the reason.
+func (e unavailableError) Unwrap() error { return e.error }
+
 // silentError ends the program with its code; what there is to say was said.
 type silentError struct{ code int }
 
@@ -86,15 +92,16 @@ func (p *program) exitCode(err error) int {
 		silent      silentError
 		problem     *apiclient.Problem
 		unreachable *apiclient.UnreachableError
+		away        unavailableError
 	)
 	switch {
 	case errors.As(err, &silent):
 		return silent.code
-	case !p.started || errors.As(err, &usage):
+	case !p.started || errors.As(err, &usage) || errors.Is(err, config.ErrURL):
 		return exitUsage
 	case errors.As(err, &problem):
 		return problemExitCode(problem)
-	case errors.As(err, &unreachable), errors.Is(err, config.ErrNoTarget):
+	case errors.As(err, &unreachable), errors.As(err, &away), errors.Is(err, config.ErrNoTarget):
 		return exitUnavailable
 	}
 	return exitError

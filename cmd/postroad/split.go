@@ -382,6 +382,9 @@ func (p *program) migrateCommand() *cobra.Command {
 				return usagef("--database-url is required (or %s)", config.FlagVariable("database-url"))
 			}
 			if err := store.Migrate(ctx, databaseURL); err != nil {
+				if store.Unavailable(err) {
+					err = unavailableError{err}
+				}
 				return err
 			}
 			return p.done("the schema of "+config.DatabaseURL(databaseURL)+" is up to date", map[string]string{"database": config.DatabaseURL(databaseURL)})

@@ -87,12 +87,10 @@ func problemOf(response *http.Response, body []byte) *Problem {
 	p := &Problem{}
 	if json.Unmarshal(body, p) != nil || p.Title == "" {
 		p = &Problem{Title: "the server answered " + response.Status}
+		body, _ = json.Marshal(map[string]any{"title": p.Title, "status": response.StatusCode})
 	}
 	p.Status = response.StatusCode
 	p.RetryAfter = response.Header.Get("Retry-After")
 	p.Raw = body
-	if !json.Valid(body) {
-		p.Raw, _ = json.Marshal(map[string]any{"title": p.Title, "status": p.Status})
-	}
 	return p
 }

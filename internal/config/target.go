@@ -22,6 +22,20 @@ var dataDirNames = []string{".postroad", filepath.Join(".postroad", "demo")}
 // ErrNoTarget: nothing says where Postroad is.
 var ErrNoTarget = errors.New("no running Postroad found: start one with `postroad dev`, or say where it is with --url or " + Prefix + "URL")
 
+// ErrURL: what was given is not the URL of a server.
+var ErrURL = errors.New("not the URL of a server: write it as http://127.0.0.1:8080")
+
+// noStackError says that the data directory named has no running stack.
+type noStackError struct{ dir string }
+
+// Error implements error.
+func (e noStackError) Error() string {
+	return fmt.Sprintf("no Postroad runs in %s: it has no file named %s", e.dir, addressFile)
+}
+
+// Is makes it an ErrNoTarget.
+func (e noStackError) Is(target error) bool { return target == ErrNoTarget }
+
 // Target is the API that a client talks to.
 type Target struct {
 	// URL has no slash at its end.
@@ -68,7 +82,7 @@ func (s Search) find() (Target, error) {
 	if s.DataDir != "" {
 		found, ok, err := readDataDir(s.DataDir)
 		if err == nil && !ok && s.URL == "" {
-			err = fmt.Errorf("no Postroad runs in %s: it has no file named %s", s.DataDir, addressFile)
+			err = noStackError{s.DataDir}
 		}
 		if err != nil || s.URL == "" {
 			return found, err
@@ -148,7 +162,7 @@ func tokenFor(url string, found Target) string {
 func cleanURL(raw string) (string, error) {
 	u, err := url.Parse(raw)
 	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
-		return "", fmt.Errorf("%q is not the URL of a server: write it as http://127.0.0.1:8080", raw)
+		return "", fmt.Errorf("%q: %w", raw, ErrURL)
 	}
 	return strings.TrimRight(raw, "/"), nil
 }
