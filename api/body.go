@@ -40,18 +40,15 @@ var errUploadCut = errors.New("api: upload cut")
 type bodyReader struct {
 	body    io.Reader
 	control *http.ResponseController
+	idle    time.Duration // between two reads
 	done    bool
-}
-
-func newBodyReader(c *gin.Context) *bodyReader {
-	return &bodyReader{body: c.Request.Body, control: http.NewResponseController(c.Writer)}
 }
 
 func (r *bodyReader) Read(p []byte) (int, error) {
 	if r.done {
 		return 0, io.EOF
 	}
-	_ = r.control.SetReadDeadline(time.Now().Add(bodyIdleMax))
+	_ = r.control.SetReadDeadline(time.Now().Add(r.idle))
 	n, err := r.body.Read(p)
 	switch {
 	case err == nil:
@@ -84,8 +81,8 @@ func gzipError(err error) error {
 }
 
 // openBody returns the body, decompressed where it is gzip.
-func openBody(c *gin.Context) (io.Reader, error) {
-	raw := newBodyReader(c)
+func (s *Server) openBody(c *gin.Context) (io.Reader, error) {
+	raw := &bodyReader{body: c.Request.Body, control: http.NewResponseController(c.Writer), idle: s.config.BodyIdle}
 	switch encoding := strings.ToLower(strings.TrimSpace(c.Request.Header.Get("Content-Encoding"))); encoding {
 	case "", "identity":
 		return raw, nil
@@ -189,7 +186,7 @@ func (s *Server) readDocument(c *gin.Context, mediaTypes ...string) ([]byte, err
 	if !known {
 		return nil, unsupportedMedia("must be " + strings.Join(append([]string{contentTypeJSON}, mediaTypes...), " or "))
 	}
-	reader, err := openBody(c)
+	reader, err := s.openBody(c)
 	if err != nil {
 		return nil, err
 	}

@@ -155,7 +155,9 @@ func unavailable() *Problem {
 	return &Problem{Code: CodeUnavailable, RetryAfter: unavailableRetryAfter, Detail: "The database cannot be reached; nothing was changed. Try again later."}
 }
 
-// clientGone reports that nobody waits for the answer any more.
+// clientGone reports that nobody waits for the answer any more. A body that
+// broke off is no sign of it: net/http ends the context then too, but whoever
+// stalls may still read.
 func clientGone(ctx context.Context, err error) bool {
-	return ctx.Err() != nil && (errors.Is(err, context.Canceled) || errors.Is(err, errUploadCut))
+	return ctx.Err() != nil && errors.Is(err, context.Canceled) && !errors.Is(err, errUploadCut)
 }

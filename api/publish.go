@@ -70,7 +70,7 @@ func (p *publication) feed(ctx context.Context) (feed eventlog.Feed, cached bool
 
 // whole takes a body that is one event or an array: all or nothing.
 func (p *publication) whole(c *gin.Context) error {
-	reader, err := openBody(c)
+	reader, err := p.server.openBody(c)
 	if err != nil {
 		return err
 	}

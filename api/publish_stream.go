@@ -73,7 +73,7 @@ func (p *publication) stream(c *gin.Context) error {
 			return err
 		}
 	}
-	reader, err := openBody(c)
+	reader, err := p.server.openBody(c)
 	if err != nil {
 		return err
 	}

@@ -7,12 +7,15 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/jackc/pgx/v5"
 
+	"postroad/api"
 	"postroad/internal/testkit"
 )
 
@@ -129,7 +132,7 @@ func TestStream_cut(t *testing.T) {
 			must(t, err)
 			must(t, conn.Close())
 			testkit.Eventually(t, soon, func() bool { return len(b.keys("default")) == 1003 }, "the whole lines are stored")
-			testkit.Eventually(t, soon, func() bool { return strings.Contains(b.logs.String(), "client went away") }, "the request ends")
+			testkit.Eventually(t, soon, func() bool { return strings.Contains(b.logs.String(), "code=upload-cut") }, "the request ends")
 			if keys := b.keys("default"); len(keys) != 1003 {
 				t.Errorf("%d events", len(keys))
 			}
@@ -193,5 +196,58 @@ func TestStream_refusalEndsTheUpload(t *testing.T) {
 	}
 	if _, err := io.Copy(io.Discard, response.Body); err != nil && !errors.Is(err, io.EOF) {
 		t.Error(err)
+	}
+}
+
+// TestUpload_stalls: a body that brings nothing more ends the request; what was
+// whole of a stream stays.
+func TestUpload_stalls(t *testing.T) {
+	t.Parallel()
+	for media, stored := range map[string]int{"application/x-ndjson": 2, "application/json": 0} {
+		t.Run(media, func(t *testing.T) {
+			t.Parallel()
+			b := setup(t, options{api: func(c *api.Config) { c.BodyIdle = 200 * time.Millisecond }})
+			conn, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", strings.TrimPrefix(b.url, "http://"))
+			must(t, err)
+			defer conn.Close()
+			_, err = fmt.Fprintf(conn, "POST /v1/feeds/default/events HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nContent-Type: %s\r\n"+
+				"Content-Length: 5000\r\n\r\n%s{", token, media, lines(1, 2))
+			must(t, err)
+			response, err := http.ReadResponse(bufio.NewReader(conn), nil)
+			must(t, err)
+			defer response.Body.Close()
+			body, err := io.ReadAll(response.Body)
+			must(t, err)
+			if response.StatusCode != 400 || !strings.Contains(string(body), "/problems/upload-cut") {
+				t.Errorf("status %d: %s", response.StatusCode, body)
+			}
+			if keys := b.keys("default"); len(keys) != stored {
+				t.Errorf("%d events, want %d", len(keys), stored)
+			}
+		})
+	}
+}
+
+// TestPublish_clientGoesAway: the client leaves while its events wait to be
+// stored; it is not counted as a success.
+func TestPublish_clientGoesAway(t *testing.T) {
+	t.Parallel()
+	b := setup(t, options{})
+	release := b.holdFeed()
+	defer release()
+	conn, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", strings.TrimPrefix(b.url, "http://"))
+	must(t, err)
+	_, err = fmt.Fprintf(conn, "POST /v1/feeds/default/events HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nContent-Type: application/json\r\n"+
+		"Content-Length: %d\r\n\r\n%s", token, len(one("1")), one("1"))
+	must(t, err)
+	b.awaitWaiters("pid")
+	must(t, conn.Close())
+	testkit.Eventually(t, soon, func() bool {
+		recorder := httptest.NewRecorder()
+		b.server.MetricsHandler().ServeHTTP(recorder, httptest.NewRequest(http.MethodGet, "/metrics", nil))
+		return strings.Contains(recorder.Body.String(), `postroad_http_requests_total{class="4xx",method="POST",route="/v1/feeds/:feed/events"} 1`)
+	}, "the request is counted as one that the client left")
+	if !strings.Contains(b.logs.String(), "client went away") {
+		t.Errorf("%s", b.logs.String())
 	}
 }

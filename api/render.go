@@ -22,8 +22,10 @@ const (
 	contentTypeProblem = "application/problem+json"
 	requestIDHeader    = "X-Request-Id"
 	requestIDBytesMax  = 128
-	bodyIdleMax        = 30 * time.Second // between two reads of a body
-	writeMax           = 2 * time.Minute  // for one answer
+	writeMax           = 2 * time.Minute // for one answer
+	// statusClientGone is what the metrics count where the client went away;
+	// nginx's number for it.
+	statusClientGone = 499
 )
 
 // handler answers a request, or returns the error that render answers with.
@@ -40,7 +42,7 @@ func (s *Server) handle(route string, open bool, h handler) gin.HandlerFunc {
 		control := http.NewResponseController(c.Writer)
 		if c.Request.ContentLength != 0 {
 			// A body that nobody reads must not hold the connection for ever.
-			_ = control.SetReadDeadline(start.Add(bodyIdleMax))
+			_ = control.SetReadDeadline(start.Add(s.config.BodyIdle))
 		}
 		err := s.authorize(c.Request, open)
 		if err == nil {
@@ -92,7 +94,10 @@ func (s *Server) render(c *gin.Context, route string, err error) {
 	ctx := c.Request.Context()
 	if clientGone(ctx, err) {
 		s.config.Logger.DebugContext(ctx, "client went away", slog.String("route", route), slog.Any("error", err))
-		c.Abort()
+		// Should somebody read it after all, it must not be an implicit 200.
+		c.Header("Connection", "close")
+		c.Status(statusClientGone)
+		c.Writer.WriteHeaderNow()
 		return
 	}
 	p := problemOf(err)

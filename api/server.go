@@ -65,7 +65,10 @@ type Config struct {
 	// UploadBytes bounds the published bodies held in memory at once. Default
 	// 256 MiB.
 	UploadBytes int64
-	// Logger. Default slog.Default().
+	// BodyIdle ends a request whose body brings nothing for so long. Default
+	// 30 s.
+	BodyIdle time.Duration
+	// Logger takes what the server has to say. Default slog.Default().
 	Logger *slog.Logger
 }
 
@@ -76,6 +79,7 @@ func (c Config) WithDefaults() Config {
 	setDefault(&c.ForceWait, 5*time.Second)
 	setDefault(&c.DatabaseMax, 5*time.Second)
 	setDefault(&c.UploadBytes, uploadBytesDefault)
+	setDefault(&c.BodyIdle, 30*time.Second)
 	if c.Registry == nil {
 		c.Registry = prometheus.NewRegistry()
 	}

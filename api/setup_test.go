@@ -278,11 +278,19 @@ type fakeWaker struct {
 	wakes  map[string]int
 	closed map[string]bool
 	err    error
+	stuck  chan struct{} // if set, Wake waits for it
 }
 
 func newFakeWaker() *fakeWaker { return &fakeWaker{wakes: map[string]int{}, closed: map[string]bool{}} }
 
-func (w *fakeWaker) Wake(_ context.Context, id string) error {
+func (w *fakeWaker) Wake(ctx context.Context, id string) error {
+	if w.stuck != nil {
+		select {
+		case <-w.stuck:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.wakes[id]++
