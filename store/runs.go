@@ -81,21 +81,27 @@ func (s *Store) takeOnce(ctx context.Context, subscriber string, lease uuid.UUID
 	})
 }
 
+// fencedLease stands on a row whose holder was fenced and may still start
+// requests for a second. It is nobody's lease: whoever takes the row meanwhile
+// finds it stale and waits, and a control is not in force yet.
+var fencedLease = uuid.Max
+
 // ForceUnheld fences whoever holds the lease of a subscriber that is not
 // runnable. The first call (settle false) takes the lease away; a second one
-// (settle true), made at least a second later, puts the accepted controls in
-// force: by then the old holder can start no request any more. A row that is
-// runnable again by then is left alone.
+// (settle true), made at least a second later, gives the row free and puts the
+// accepted controls in force: by then the old holder can start no request any
+// more. Where the second call never comes, or the row was taken in between, the
+// taker does what it would have done.
 func (s *Store) ForceUnheld(ctx context.Context, subscriber string, settle bool) error {
 	_, err := s.pool.Exec(ctx, `
 		WITH forced AS (
-		    UPDATE runs SET lease = NULL, parked = false, checked_at = clock_timestamp(),
+		    UPDATE runs SET lease = CASE WHEN $2 THEN NULL ELSE $3::uuid END, parked = false, checked_at = clock_timestamp(),
 		           applied_version = CASE WHEN $2 THEN desired_version ELSE applied_version END
-		     WHERE id = $1 AND NOT (`+runnable+`) AND (NOT $2 OR lease IS NULL)
+		     WHERE id = $1 AND CASE WHEN $2 THEN lease = $3 ELSE NOT (`+runnable+`) END
 		    RETURNING id, applied_version
 		)
 		UPDATE controls c SET applied_at = clock_timestamp() FROM forced f
-		 WHERE c.subscriber = f.id AND c.applied_at IS NULL AND c.version <= f.applied_version`, subscriber, settle)
+		 WHERE c.subscriber = f.id AND c.applied_at IS NULL AND c.version <= f.applied_version`, subscriber, settle, fencedLease)
 	if err != nil {
 		return fmt.Errorf("fence holder of %s: %w", subscriber, err)
 	}

@@ -324,6 +324,26 @@ func TestControl(t *testing.T) {
 			t.Error("not in force")
 		}
 	})
+	t.Run("a fenced holder's second is waited for, whatever comes meanwhile", func(t *testing.T) {
+		b := setup(t)
+		b.create("acme", begin)
+		b.take()
+		b.control(store.ControlPause)
+		check(t, b.ForceUnheld(t.Context(), "acme", false))
+		// The process that fenced dies here, or is not the only one.
+		if r := b.control(store.ControlResume); r.InForce {
+			t.Error("a control is in force while the fenced holder may still send")
+		}
+		lease, taken := b.take()
+		if !taken.Stale {
+			t.Error("a taker need not wait for the fenced holder")
+		}
+		b.control(store.ControlPause)
+		check(t, b.ForceUnheld(t.Context(), "acme", true)) // the first fencing's
+		if run := b.run("acme"); run.Lease == nil || *run.Lease != lease || run.AppliedVersion == run.DesiredVersion {
+			t.Errorf("a later holder was fenced without its second: lease %v, version %d of %d", run.Lease, run.AppliedVersion, run.DesiredVersion)
+		}
+	})
 	t.Run("the same request is one control", func(t *testing.T) {
 		b := setup(t)
 		b.create("acme", begin)
