@@ -101,7 +101,9 @@ type CursorMove struct {
 }
 
 // MoveParkedCursors moves the cursors of rows that are still parked as the
-// caller knows them, and returns how many moved.
+// caller knows them, and returns how many moved. It passes over rows that
+// somebody has locked, so that it never holds other rows, which a run may want
+// to take, while it waits for one.
 func (s *Store) MoveParkedCursors(ctx context.Context, moves []CursorMove) (int64, error) {
 	ids, generations := make([]string, len(moves)), make([]int64, len(moves))
 	versions, cursors := make([]int64, len(moves)), make([]int64, len(moves))
@@ -112,7 +114,7 @@ func (s *Store) MoveParkedCursors(ctx context.Context, moves []CursorMove) (int6
 		WITH c AS (
 		    SELECT * FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::bigint[]) AS c (id, generation, version, cursor)
 		), locked AS MATERIALIZED (
-		    SELECT r.id FROM runs r JOIN c ON c.id = r.id ORDER BY r.id FOR UPDATE OF r
+		    SELECT r.id FROM runs r JOIN c ON c.id = r.id ORDER BY r.id FOR UPDATE OF r SKIP LOCKED
 		)
 		UPDATE runs r SET cursor = c.cursor FROM c JOIN locked USING (id)
 		 WHERE r.id = c.id AND r.parked AND r.generation = c.generation AND r.desired_version = c.version AND r.cursor < c.cursor`,

@@ -1,6 +1,7 @@
 package store_test
 
 import (
+	"context"
 	"errors"
 	"sync"
 	"testing"
@@ -434,6 +435,25 @@ func TestParkedRows(t *testing.T) {
 		if got := b.run("acme").Cursor; got != test.want {
 			t.Errorf("a move %s: cursor %d, want %d", name, got, test.want)
 		}
+	}
+}
+
+func TestMoveParkedCursorsPassesOverLockedRows(t *testing.T) {
+	b := setup(t)
+	for _, id := range []string{"a", "b", "c"} {
+		b.create(id, event.Start{Where: "beginning"})
+	}
+	b.exec(`UPDATE runs SET parked = true`)
+	tx, err := b.pool.Begin(t.Context())
+	check(t, err)
+	defer func() { check(t, tx.Rollback(context.Background())) }()
+	_, err = tx.Exec(t.Context(), `SELECT FROM runs WHERE id = 'b' FOR UPDATE`)
+	check(t, err)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	moved, err := b.MoveParkedCursors(ctx, []store.CursorMove{{ID: "a", Cursor: 1}, {ID: "b", Cursor: 1}, {ID: "c", Cursor: 1}})
+	if err != nil || moved != 2 || b.run("b").Cursor != 0 {
+		t.Errorf("moved %d, %v", moved, err)
 	}
 }
 
