@@ -1,6 +1,7 @@
 package eventlog_test
 
 import (
+	"context"
 	"fmt"
 	"sync"
 	"testing"
@@ -138,6 +139,34 @@ func TestLostConnectionsMissNothing(t *testing.T) {
 			got = e.Sequence
 		}
 	}
+}
+
+// TestServerReplaced keeps the snapshot of a server whose transactions went
+// further than those of the one in its place, which no query noticed.
+func TestServerReplaced(t *testing.T) {
+	t.Parallel()
+	b := setup(t, eventlog.Config{})
+	log := eventlog.New(b.pool, eventlog.Config{})
+	ctx, cancel := context.WithCancel(t.Context())
+	var listening sync.WaitGroup
+	listening.Go(func() { log.Listen(ctx) })
+	defer listening.Wait()
+	defer cancel()
+	testkit.Eventually(t, soon, log.LooksAfresh, "the log listens")
+	changes := watch(t, log)
+	must(t, log.Look(t.Context(), ""))
+
+	const ahead = "9000000000:9000000000:"
+	head := b.append(b.feed, records(1)...).Last
+	must(t, log.Look(t.Context(), ahead))
+	if changes.head(b.feed) == head {
+		t.Fatal("the snapshot of another server sees the event")
+	}
+	b.exec(`SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'LISTEN%'`)
+	testkit.Eventually(t, soon, func() bool {
+		must(t, log.Look(t.Context(), ""))
+		return changes.head(b.feed) == head
+	}, "the event is seen once the connection is made anew")
 }
 
 // TestNotified leaves polling out: what is stored is known at once, here and in

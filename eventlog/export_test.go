@@ -1,5 +1,7 @@
 package eventlog
 
+import "context"
+
 // QueuedEvents is how many events wait to be stored or are being stored.
 func (l *Log) QueuedEvents() int {
 	l.appender.mu.Lock()
@@ -19,4 +21,24 @@ func (l *Log) FollowedFeeds() int {
 	l.tail.mu.Lock()
 	defer l.tail.mu.Unlock()
 	return len(l.tail.feeds)
+}
+
+// Listen hears notifications for a log that was not started.
+func (l *Log) Listen(ctx context.Context) { l.tail.listen(ctx) }
+
+// Look makes one look of a log that was not started, as if the last one had
+// been made in that snapshot; empty: in the one it was made in.
+func (l *Log) Look(ctx context.Context, snapshot string) error {
+	if snapshot != "" {
+		l.tail.snapshot = snapshot
+	}
+	_, err := l.tail.look(ctx)
+	return err
+}
+
+// LooksAfresh reports that the next look will not go by the last one's snapshot.
+func (l *Log) LooksAfresh() bool {
+	l.tail.mu.Lock()
+	defer l.tail.mu.Unlock()
+	return l.tail.missed
 }

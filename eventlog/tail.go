@@ -31,8 +31,8 @@ type tail struct {
 	fresh     []*feedTail // followed since the last look
 	listeners map[int]func(feedID, head int64)
 	nextID    int
-	// missed says that looks were missed, or that a listener came: what it must
-	// be told of may lie before the snapshot.
+	// missed says that the connection was made anew, or that a listener came:
+	// what must be told may lie before the snapshot.
 	missed bool
 
 	// Used by the tail's goroutine alone.
@@ -60,14 +60,23 @@ func (t *tail) close() {
 	}
 }
 
-// listen wakes the tail at each notification.
+// listen wakes the tail at each notification. After each connect the next look
+// starts afresh: the server may have crashed or been replaced without the tail's
+// own queries failing, as the pool makes dead connections anew by itself, and
+// then the last snapshot may speak of transactions of another history.
 func (t *tail) listen(ctx context.Context) {
 	config := pglisten.Config{URL: t.config.ListenURL, Logger: t.config.Logger}
 	if config.URL == "" {
 		config.ConnConfig = t.pool.Config().ConnConfig
 	}
-	wake := func() { signal(t.wake) }
-	err := pglisten.Listen(ctx, config, map[string]func(string){Channel: func(string) { wake() }}, wake)
+	notified := func(string) { signal(t.wake) }
+	connected := func() {
+		t.mu.Lock()
+		t.missed = true
+		t.mu.Unlock()
+		signal(t.wake)
+	}
+	err := pglisten.Listen(ctx, config, map[string]func(string){Channel: notified}, connected)
 	if err != nil {
 		t.config.Logger.Error("cannot listen for new events, polling instead", "error", err)
 	}
