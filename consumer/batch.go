@@ -55,18 +55,32 @@ type Batch struct {
 	// Gap is set where events before these were never seen. With one lane that
 	// is no order of arrival but a loss: of the consumer's own position, say.
 	Gap *Gap
+
+	reached Position // what After was told
 }
 
 // Gap tells of events that were missed: those above After, up to Through.
 type Gap struct{ After, Through int64 }
 
-// Position is what a consumer remembers once all events are applied.
-func (b Batch) Position() Position { return Position{b.Epoch, b.Last} }
+// Position is what a consumer remembers once all events are applied: the end
+// of the batch, or the position it was found to have reached beyond that, for a
+// request that was stuck may have been overtaken by those after it.
+func (b Batch) Position() Position {
+	if b.reached.Epoch > b.Epoch || b.reached.Epoch == b.Epoch && b.reached.Sequence > b.Last {
+		return b.reached
+	}
+	return Position{b.Epoch, b.Last}
+}
 
 // After returns the batch without the events that are known to be applied by
 // the time the consumer is at a position. A position in an earlier epoch is
-// the start of this one.
+// the start of this one; one in a later epoch leaves nothing.
 func (b Batch) After(at Position) Batch {
+	b.reached = at
+	if at.Epoch > b.Epoch {
+		b.Events, b.Gap = nil, nil
+		return b
+	}
 	if at.Epoch != b.Epoch {
 		at.Sequence = 0
 	}

@@ -13,7 +13,8 @@
 //			if err != nil {
 //				return err
 //			}
-//			for _, e := range b.After(at).Events {
+//			b = b.After(at)
+//			for _, e := range b.Events {
 //				if err := tx.Apply(e); err != nil {
 //					return err
 //				}

@@ -297,6 +297,37 @@ func TestBatchAfterRaw(t *testing.T) {
 	}
 }
 
+// A request that was stuck while its repeat and others were applied finds all
+// of it done, and its position is not one to go back to.
+func TestBatchAfterOthers(t *testing.T) {
+	t.Parallel()
+	b := Batch{Epoch: 2, Previous: 4, Last: 6, Events: []Event{{Sequence: 5, highest: 5}, {Sequence: 6, highest: 6}}}
+	tests := []struct {
+		name   string
+		at     Position
+		events int
+		gap    bool
+		then   Position
+	}{
+		{"next", Position{2, 4}, 2, false, Position{2, 6}},
+		{"partly applied", Position{2, 5}, 1, false, Position{2, 6}},
+		{"applied", Position{2, 6}, 0, false, Position{2, 6}},
+		{"overtaken", Position{2, 9}, 0, false, Position{2, 9}},
+		{"overtaken by the feed's next life", Position{3, 1}, 0, false, Position{3, 1}},
+		{"after the feed's last life", Position{1, 900}, 2, true, Position{2, 6}},
+		{"gap", Position{2, 3}, 2, true, Position{2, 6}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			got := b.After(tt.at)
+			if len(got.Events) != tt.events || (got.Gap != nil) != tt.gap || got.Position() != tt.then {
+				t.Errorf("%d events, gap %v, then at %v; want %d, %v, %v", len(got.Events), got.Gap, got.Position(), tt.events, tt.gap, tt.then)
+			}
+		})
+	}
+}
+
 func TestHandlerAnswers(t *testing.T) {
 	t.Parallel()
 	cause := errors.New("top secret")

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"sync"
 	"testing"
+	"time"
 
 	_ "github.com/jackc/pgx/v5/stdlib" // the driver pgx
 
@@ -111,6 +112,30 @@ func TestLedger(t *testing.T) {
 	if writes != 13 || different != 3 {
 		t.Errorf("%d writes of %d records, want 13 of 3", writes, different)
 	}
+}
+
+// TestLedgerOvertaken lets a request be stuck in one process while others apply
+// its events and more: it must not take the position back, behind which the
+// next request would find a gap.
+func TestLedgerOvertaken(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.wants(200, 4, b.send(1, 0, 1, 4))
+	other, err := b.db.BeginTx(t.Context(), nil)
+	check(t, err)
+	_, err = other.ExecContext(t.Context(), `UPDATE positions SET sequence = 9`)
+	check(t, err)
+	stuck := make(chan delivery.Answer, 1)
+	go func() { stuck <- b.send(1, 4, 5, 6) }()
+	testkit.Eventually(t, 10*time.Second, func() bool {
+		var waiting int
+		check(t, b.db.QueryRowContext(t.Context(), `
+			SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`).Scan(&waiting))
+		return waiting > 0
+	}, "the request waits for the position")
+	check(t, other.Commit())
+	b.wants(200, 9, <-stuck)
+	b.wants(200, 11, b.send(1, 9, 10, 11))
 }
 
 // TestLedgerUndone breaks the transaction after the events were applied.
