@@ -1,8 +1,11 @@
 package delivery_test
 
 import (
+	"bufio"
 	"context"
+	"io"
 	"maps"
+	"net"
 	"net/http"
 	"net/url"
 	"regexp"
@@ -186,5 +189,36 @@ func testHeadersEventType(t *testing.T, newTestClient clientMaker) {
 		if got != eventType || err != nil || header.Get("X-Evil") != "" {
 			t.Errorf("%q arrived as %q, %v", eventType, header.Get("Postroad-Event-Type"), err)
 		}
+	}
+}
+
+// A blank in a URL's query would end the request line's target early.
+func TestDoRequestLine(t *testing.T) { eachPath(t, testDoRequestLine) }
+
+func testDoRequestLine(t *testing.T, newTestClient clientMaker) {
+	tests := []struct{ path, line string }{
+		{"", "POST / HTTP/1.1"},
+		{"/a b?c d", "POST /a%20b?c%20d HTTP/1.1"},
+		{"/?x HTTP/1.1", "POST /?x%20HTTP/1.1 HTTP/1.1"},
+		{"/ü?q=ü&r=%20+", "POST /%C3%BC?q=%C3%BC&r=%20+ HTTP/1.1"},
+		{"//a/../b?", "POST //a/../b? HTTP/1.1"},
+		{"/a%2Fb", "POST /a%2Fb HTTP/1.1"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.path, func(t *testing.T) {
+			t.Parallel()
+			lines := make(chan string, 1)
+			server := newRawServer(t, func(conn net.Conn, _ int) {
+				line, _ := bufio.NewReader(conn).ReadString('\n')
+				lines <- strings.TrimSpace(line)
+				_, _ = io.WriteString(conn, okAnswer)
+			})
+			c := newTestClient(t)
+			target := targetOf(t, c, event.Subscriber{Endpoint: event.Endpoint{URL: server.url + tt.path}}, event.Secrets{}, time.Time{})
+			deliver(t, c, target)
+			if line := <-lines; line != tt.line {
+				t.Errorf("sent %q, want %q", line, tt.line)
+			}
+		})
 	}
 }

@@ -70,6 +70,7 @@ func (c *Client) NewTarget(cfg TargetConfig) (*Target, error) {
 		// The error of url.Parse quotes the URL, which may hold a secret.
 		return nil, fmt.Errorf("prepare subscriber %s: the endpoint's URL is not an absolute URL", sub.ID)
 	}
+	u.RawQuery = escapeQuery(u.RawQuery)
 	t := &Target{
 		id: sub.ID, url: u, origin: u.Scheme + "://" + u.Host,
 		timeout: sub.Endpoint.Timeout.Std(), maxRetryAfter: sub.Retry.MaxRetryAfter.Std(),
@@ -212,6 +213,25 @@ func validHeaderName(s string) bool {
 	return s != ""
 }
 
+// escapeQuery percent-encodes what may not stand in a request line, as browsers
+// do: net/url leaves a query as it was written, blanks included.
+func escapeQuery(s string) string {
+	var b []byte
+	for i := range len(s) {
+		if c := s[i]; c <= ' ' || c > '~' {
+			b = appendPercent(b, c)
+		} else {
+			b = append(b, c)
+		}
+	}
+	return string(b)
+}
+
+func appendPercent(b []byte, c byte) []byte {
+	const hex = "0123456789ABCDEF"
+	return append(b, '%', hex[c>>4], hex[c&0xf])
+}
+
 // directAddress returns the host and port to connect to on the direct path, or
 // nothing for hosts that net/http would rewrite first: international names and
 // addresses with a zone.
@@ -232,11 +252,10 @@ func directAddress(u *url.URL) string {
 // bytes outside of printable ASCII, per cent signs and blanks at either end
 // are percent-encoded.
 func appendHeaderText(b []byte, s string) []byte {
-	const hex = "0123456789ABCDEF"
 	for i := range len(s) {
 		c := s[i]
 		if c < ' ' || c > '~' || c == '%' || c == ' ' && (i == 0 || i == len(s)-1) {
-			b = append(b, '%', hex[c>>4], hex[c&0xf])
+			b = appendPercent(b, c)
 			continue
 		}
 		b = append(b, c)
