@@ -45,6 +45,10 @@ type Config struct {
 	// IdleConnsPerHost is the most unused connections kept for one host;
 	// default 512.
 	IdleConnsPerHost int
+	// IdleConnsMax is the most unused connections kept for all hosts, on each
+	// of the two paths: every one holds a file descriptor. Beyond it those
+	// unused for longest are closed; default 4096.
+	IdleConnsMax int
 	// AnswerBodyTimeout bounds the wait for an answer's body once its status
 	// line is there, within the subscriber's timeout; default 2 s.
 	AnswerBodyTimeout time.Duration
@@ -57,6 +61,7 @@ func (c Config) WithDefaults() Config {
 	c.TLSHandshakeTimeout = cmp.Or(c.TLSHandshakeTimeout, 10*time.Second)
 	c.IdleConnTimeout = cmp.Or(c.IdleConnTimeout, 90*time.Second)
 	c.IdleConnsPerHost = cmp.Or(c.IdleConnsPerHost, 512)
+	c.IdleConnsMax = cmp.Or(c.IdleConnsMax, 4096)
 	c.AnswerBodyTimeout = cmp.Or(c.AnswerBodyTimeout, 2*time.Second)
 	return c
 }
@@ -90,6 +95,7 @@ func NewClient(cfg Config) *Client {
 		DisableCompression:     true,
 		IdleConnTimeout:        cfg.IdleConnTimeout,
 		MaxIdleConnsPerHost:    cfg.IdleConnsPerHost,
+		MaxIdleConns:           cfg.IdleConnsMax,
 		MaxResponseHeaderBytes: responseHeaderBytesMax,
 		// A connection that died without a word is noticed also while it is
 		// shared by many requests.
@@ -97,7 +103,7 @@ func NewClient(cfg Config) *Client {
 		// The wait for headers has no bound of its own: the subscriber's
 		// timeout, from dial to the end of the answer, covers it.
 	}
-	c.conns = newPool(cfg.IdleConnsPerHost, cfg.IdleConnTimeout)
+	c.conns = newPool(cfg.IdleConnsPerHost, cfg.IdleConnsMax, cfg.IdleConnTimeout)
 	c.tls = c.transport.TLSClientConfig.Clone() // the transport changes its own
 	c.testTransport = c.transport.Clone()
 	c.testTransport.DisableKeepAlives = true

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"net"
 	"net/http"
+	"os"
 	"syscall"
 	"time"
 )
@@ -18,15 +19,21 @@ var errDead = errors.New("the connection was closed while it was unused")
 // time, on the goroutine of its caller.
 type conn struct {
 	net.Conn
-	raw       syscall.RawConn // of the socket below
+	socket    net.Conn        // below Conn, where that is TLS
+	raw       syscall.RawConn // of the socket
 	reader    *bufio.Reader
 	left      int64 // bytes that may still be read of the answer
+	wrote     bool  // the whole request was taken
 	got       bool  // a byte of the answer came
 	broken    error // what ended the reading
-	unused    time.Time
 	peek      func(fd uintptr) bool
 	peeked    [1]byte
 	peekError error
+
+	// While it is unused, all these are its pool's.
+	origin       string
+	unused       time.Time // since when
+	older, newer *conn
 }
 
 // Read implements io.Reader for the buffer.
@@ -41,6 +48,9 @@ func (c *conn) Read(b []byte) (int, error) {
 	return n, err
 }
 
+// past is a deadline that ends whatever waits for a connection.
+var past = time.Unix(1, 0)
+
 var errAnswerTooLarge = errors.New("the answer is too large")
 
 // dial makes a connection for the direct path, guarded like every other.
@@ -49,7 +59,7 @@ func (c *Client) dial(ctx context.Context, t *Target) (*conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	made := &conn{Conn: socket}
+	made := &conn{Conn: socket, socket: socket}
 	made.peek = made.peekSocket
 	if plain, ok := socket.(syscall.Conn); ok {
 		if made.raw, err = plain.SyscallConn(); err != nil {
@@ -73,6 +83,28 @@ func (c *Client) dial(ctx context.Context, t *Target) (*conn, error) {
 	return made, nil
 }
 
+// abort closes a connection without a word, which in TLS might have to wait for
+// a consumer that does not read.
+func (c *conn) abort() { _ = c.socket.Close() }
+
+// reusable reports whether nothing of a request and its answer, which was read
+// to its end, is left on the way: what is would be the next request's answer.
+func (c *conn) reusable(resp *http.Response) bool {
+	return c.wrote && !resp.Close && c.reader.Buffered() == 0 && c.drained()
+}
+
+// drained reports whether TLS hands over nothing more of what it has received,
+// which the socket cannot show any more. The deadline in the past keeps it from
+// receiving; it does no harm to what is there of a record.
+func (c *conn) drained() bool {
+	if c.Conn == c.socket {
+		return true
+	}
+	_ = c.SetReadDeadline(past)
+	_, err := c.Conn.Read(c.peeked[:])
+	return errors.Is(err, os.ErrDeadlineExceeded)
+}
+
 // alive reports whether an unused connection can serve. Anything to be read
 // from it, its end above all, says that it cannot.
 func (c *conn) alive() bool {
@@ -89,6 +121,7 @@ func (c *conn) alive() bool {
 func (c *conn) roundTrip(wire []byte, request *http.Request) (*http.Response, error) {
 	c.got, c.broken, c.left = false, nil, responseHeaderBytesMax
 	_, writeErr := c.Write(wire)
+	c.wrote = writeErr == nil
 	for {
 		resp, err := http.ReadResponse(c.reader, request)
 		switch {

@@ -2,6 +2,7 @@ package delivery
 
 import (
 	"bufio"
+	"io"
 	"net"
 	"net/http"
 	"strings"
@@ -51,4 +52,74 @@ func FuzzAnswer(f *testing.F) {
 			t.Fatalf("%q: response %q", answer, a.Response)
 		}
 	})
+}
+
+// halfDeaf takes the first half of what is written.
+type halfDeaf struct{ scripted }
+
+func (h halfDeaf) Write(b []byte) (int, error) { return len(b) / 2, io.ErrShortWrite }
+
+// An answer to half a request counts, but the connection cannot serve again:
+// the next request would be taken for the other half.
+func TestConnReusable(t *testing.T) {
+	t.Parallel()
+	answer := scripted{answer: strings.NewReader("HTTP/1.1 204 No Content\r\n\r\n")}
+	for name, tt := range map[string]struct {
+		socket net.Conn
+		want   bool
+	}{
+		"whole request": {answer, true},
+		"half of it":    {halfDeaf{scripted{answer: strings.NewReader("HTTP/1.1 429 Later\r\nContent-Length: 0\r\n\r\n")}}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := &conn{Conn: tt.socket, socket: tt.socket}
+			c.reader = bufio.NewReader(c)
+			resp, err := c.roundTrip([]byte("request"), &http.Request{Method: http.MethodPost})
+			if err != nil {
+				t.Fatal(err)
+			}
+			_ = resp.Body.Close()
+			if got := c.reusable(resp); got != tt.want {
+				t.Errorf("reusable: %v", got)
+			}
+		})
+	}
+}
+
+// reluctant is a connection that takes its time to close.
+type reluctant struct {
+	net.Conn
+	closing chan struct{}
+}
+
+func (r reluctant) Close() error {
+	r.closing <- struct{}{}
+	<-r.closing
+	return nil
+}
+
+// One connection that does not close holds nobody up.
+func TestPoolClosesOutsideItsLock(t *testing.T) {
+	t.Parallel()
+	p := newPool(1, 2, time.Hour)
+	closing := make(chan struct{})
+	slow := func() *conn { return &conn{Conn: reluctant{closing: closing}} }
+	steps := []func(){
+		func() { p.put("a", slow()); p.put("a", slow()) }, // one too many for its host
+		func() { p.put("b", slow()); p.put("c", slow()) }, // one too many in all
+		func() { p.pop("c"); p.close() },
+	}
+	for i, step := range steps {
+		done := make(chan struct{})
+		go func() { step(); close(done) }()
+		<-closing
+		if !p.mu.TryLock() {
+			t.Errorf("step %d closes a connection under the lock", i)
+		} else {
+			p.mu.Unlock()
+		}
+		closing <- struct{}{}
+		<-done
+	}
 }

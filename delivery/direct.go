@@ -52,8 +52,9 @@ func (c *Client) sendDirect(ctx context.Context, x *exchange, a *Answer) {
 		used, err = c.dial(dialing, t)
 		cancel()
 		if err != nil {
-			got.canceled, got.timedOut = ctx.Err() != nil, dialing.Err() != nil && errors.Is(err, context.DeadlineExceeded)
-			got.timedOut = got.timedOut || !time.Now().Before(deadline)
+			// It may be that the endpoint does not speak HTTP/1.1 any more.
+			c.http1.Delete(t.origin)
+			got.canceled, got.timedOut = ctx.Err() != nil, !time.Now().Before(deadline)
 			a.fail(t, err, got)
 			return
 		}
@@ -61,11 +62,11 @@ func (c *Client) sendDirect(ctx context.Context, x *exchange, a *Answer) {
 	}
 	got.connected = true
 	// A caller that gives up ends the reading and the writing.
-	stop := context.AfterFunc(ctx, func() { _ = used.SetDeadline(time.Unix(1, 0)) })
+	stop := context.AfterFunc(ctx, func() { _ = used.SetDeadline(past) })
 	resp, err := used.roundTrip(x.wire(), &x.request)
 	if err != nil {
 		stop()
-		_ = used.Close()
+		used.abort()
 		got.answered = used.got
 		got.canceled, got.timedOut = ctx.Err() != nil, errors.Is(err, os.ErrDeadlineExceeded)
 		a.fail(t, err, got)
@@ -74,17 +75,20 @@ func (c *Client) sendDirect(ctx context.Context, x *exchange, a *Answer) {
 	a.read(resp, t)
 	if resp.ContentLength < 0 || resp.ContentLength > int64(used.reader.Buffered()) {
 		// The rest is still on its way.
-		if soon := time.Now().Add(c.answerBodyTimeout); soon.Before(deadline) && ctx.Err() == nil {
+		if soon := time.Now().Add(c.answerBodyTimeout); soon.Before(deadline) {
 			_ = used.SetDeadline(soon)
+		}
+		if ctx.Err() != nil {
+			_ = used.SetDeadline(past) // again: it may just have been put off
 		}
 	}
 	var ended bool
 	a.Response, ended = x.readBody(resp)
 	// Not resp.Body.Close: it would read an endless body to its end.
-	if stop() && ended && !resp.Close && used.reader.Buffered() == 0 {
+	if stop() && ended && used.reusable(resp) {
 		c.conns.put(t.origin, used)
 	} else {
-		_ = used.Close()
+		used.abort()
 	}
 }
 
