@@ -7,9 +7,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgxpool"
+
 	"postroad/event"
 	"postroad/eventlog"
 	"postroad/internal/testkit"
+	"postroad/store"
 )
 
 // changeLog remembers what OnChange was told.
@@ -212,5 +215,41 @@ func TestIdleFeedsCostNothing(t *testing.T) {
 	defer changes.mu.Unlock()
 	if changes.calls > 100 {
 		t.Errorf("50 events in one of 20,000 feeds made %d calls", changes.calls)
+	}
+}
+
+// TestPlansKeepToIndexes looks at an empty log often enough for plans to be
+// kept. They must not be ones that read the table whole, or each look would
+// once the log is big.
+func TestPlansKeepToIndexes(t *testing.T) {
+	t.Parallel()
+	b := setup(t, eventlog.Config{})
+	scans := func() (n int64) {
+		must(t, b.pool.QueryRow(t.Context(), `SELECT coalesce(seq_scan, 0) FROM pg_stat_user_tables WHERE relname = 'events'`).Scan(&n))
+		return n
+	}
+	config, err := store.PoolConfig(b.url)
+	must(t, err)
+	pool, err := pgxpool.NewWithConfig(t.Context(), config)
+	must(t, err)
+	log := eventlog.New(pool, eventlog.Config{})
+	watch(t, log)
+	before := scans()
+	for range 10 {
+		must(t, log.Look(t.Context(), ""))
+		_, err := log.Read(t.Context(), b.feed.ID, 0, 10)
+		must(t, err)
+		_, _, err = log.FirstMatch(t.Context(), b.feed.ID, 0, 10, event.Filter{ResourceNames: []string{"Property"}})
+		must(t, err)
+	}
+	used := func() (n int64) {
+		must(t, b.pool.QueryRow(t.Context(), `SELECT sum(idx_scan) FROM pg_stat_user_tables WHERE relname = 'events'`).Scan(&n))
+		return n
+	}
+	indexed := used()
+	pool.Close() // a session that ends says at last what it did
+	testkit.Eventually(t, soon, func() bool { return scans() > before || used() > indexed+20 }, "PostgreSQL counts the scans")
+	if n := scans() - before; n > 0 {
+		t.Errorf("the log was read whole %d times", n)
 	}
 }

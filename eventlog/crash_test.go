@@ -128,7 +128,7 @@ func followUntil(ctx context.Context, f *eventlog.Follower, last *atomic.Int64) 
 
 func TestPostgreSQLAway(t *testing.T) {
 	t.Parallel()
-	config, err := eventlog.PoolConfig("postgres://nobody@127.0.0.1:1/none?sslmode=disable")
+	config, err := store.PoolConfig("postgres://nobody@127.0.0.1:1/none?sslmode=disable")
 	must(t, err)
 	pool, err := pgxpool.NewWithConfig(t.Context(), config)
 	must(t, err)

@@ -97,7 +97,8 @@ type Log struct {
 	loops  sync.WaitGroup
 }
 
-// New makes a log over a pool whose connections went through PrepareSession.
+// New makes a log over a pool made by store.PoolConfig: a session must be read
+// committed and durable, and keep to indexes whatever statistics say.
 func New(pool *pgxpool.Pool, config Config) *Log {
 	config = config.WithDefaults()
 	l := &Log{pool: pool, config: config}

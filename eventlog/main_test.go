@@ -37,7 +37,7 @@ func setup(t testing.TB, config eventlog.Config) *bundle {
 
 func setupAt(t testing.TB, url string, config eventlog.Config) *bundle {
 	t.Helper()
-	poolConfig, err := eventlog.PoolConfig(url)
+	poolConfig, err := store.PoolConfig(url)
 	must(t, err)
 	poolConfig.MaxConns = 12
 	pool, err := pgxpool.NewWithConfig(t.Context(), poolConfig)

@@ -75,6 +75,14 @@ func TestPoolConfig(t *testing.T) {
 			}
 		}
 	})
+	t.Run("a stronger synchronous_commit stays", func(t *testing.T) {
+		b := setup(t)
+		b.exec(`ALTER DATABASE ` + value[string](b, `SELECT current_database()`) + ` SET synchronous_commit = remote_apply`)
+		other := &bundle{t: t, pool: openPool(t, b.url)}
+		if got := value[string](other, `SHOW synchronous_commit`); got != "remote_apply" {
+			t.Errorf("synchronous_commit is %q", got)
+		}
+	})
 	t.Run("the URL's own pool size wins", func(t *testing.T) {
 		cfg, err := store.PoolConfig("postgres://db.example/postroad?pool_max_conns=3")
 		check(t, err)

@@ -56,16 +56,21 @@ const (
 )
 
 // sessionSettings make every session behave alike, whatever the role's or the
-// database's own defaults are. A transaction whose client died lets go of its
-// locks after a minute.
+// database's own defaults are; a stronger synchronous_commit than ours stays. A
+// transaction whose client died lets go of its locks after a minute.
+//
+// Plans are kept, and our tables grow faster than their statistics: a plan made
+// while a table was small must not read it whole, or sort it, once it is big, so
+// every plan goes by an index. Compiling queries this short only costs time.
 const sessionSettings = `SET default_transaction_isolation = 'read committed';
-	SET synchronous_commit = on;
+	SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') IN ('off', 'local');
+	SET enable_seqscan = off; SET enable_bitmapscan = off; SET jit = off;
 	SET statement_timeout = '60s';
 	SET idle_in_transaction_session_timeout = '60s';
 	SET timezone = 'UTC'`
 
 // PoolConfig reads a PostgreSQL URL and returns the configuration of a pool for
-// Postroad. Settings are made by statements after connecting, not by startup
+// all of Postroad, package eventlog included. Settings are made by statements after connecting, not by startup
 // parameters, because connection poolers refuse parameters they do not know.
 func PoolConfig(url string) (*pgxpool.Config, error) {
 	cfg, err := pgxpool.ParseConfig(url)
