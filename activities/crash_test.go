@@ -124,12 +124,13 @@ func TestProcessKilledBehindRetryAfter(t *testing.T) {
 	kill := b.spawn()
 	r.WaitAnswered(t, 100, waitMax)
 	testkit.Eventually(t, waitMax, func() bool { return b.row().NotBefore != nil }, "the wait is in the row")
+	until := b.row().NotBefore
 	kill()
 	release()
 	result := b.deliver()
 	left := time.Duration(result.RemainingMillis) * time.Millisecond
-	if result.Outcome != contract.OutcomeBackoff || left > asked-time.Since(answeredAt)+50*time.Millisecond {
-		t.Fatalf("after the kill: %+v, %v after the answer", result, time.Since(answeredAt))
+	if result.Outcome != contract.OutcomeBackoff || left > asked || !b.row().NotBefore.Equal(*until) {
+		t.Fatalf("after the kill: %+v", result)
 	}
 	b.drive(contract.OutcomeParked)
 	requests := r.Requests()
@@ -162,7 +163,8 @@ func TestPostgresKilledBehindRetryAfter(t *testing.T) {
 	deliver := b.start(t.Context())
 	result := deliver.want(contract.OutcomeBackoff)
 	left, since := time.Duration(result.RemainingMillis)*time.Millisecond, time.Since(answeredAt)
-	if left > asked-since+100*time.Millisecond || left+since < asked-50*time.Millisecond {
+	// What it takes to reach a server that has just come back is added.
+	if left > asked-since/2 || left+since < asked-50*time.Millisecond {
 		t.Errorf("%v left %v after the answer", left, since)
 	}
 	if row := b.row(); row.Cursor != 199 || row.Lease != nil {

@@ -106,14 +106,17 @@ func TestRetryAfter(t *testing.T) {
 	}
 
 	t.Run("its end", func(t *testing.T) {
-		b, r, script := begin(t, "1")
-		wantWaiting(t, b.deliver(), time.Second)
-		answered := r.Requests()[1]
+		b, r, script := begin(t, "2")
+		wantWaiting(t, b.deliver(), 2*time.Second)
+		answered, until := r.Requests()[1], b.row().NotBefore
 		// A restart changes nothing.
 		other := setupOn(t, b.url)
-		wantWaiting(t, other.deliver(), time.Second-time.Since(answered.At)+100*time.Millisecond)
+		wantWaiting(t, other.deliver(), 2*time.Second)
+		if again := b.row().NotBefore; !again.Equal(*until) {
+			t.Errorf("the wait lasts until %v, and until %v after a restart", until, again)
+		}
 		wantProbe(t, other, r, script)
-		if wait := r.Requests()[2].At.Sub(answered.At); wait < time.Second {
+		if wait := r.Requests()[2].At.Sub(answered.At); wait < 2*time.Second {
 			t.Errorf("the next request came after %v", wait)
 		}
 		if row := b.row(); row.EventAttempt != 0 || row.Failures != 0 || row.Asked != 0 {

@@ -1,0 +1,241 @@
+package activities_test
+
+import (
+	"io"
+	"net"
+	"net/url"
+	"sync"
+	"testing"
+	"time"
+
+	"postroad/activities"
+	"postroad/contract"
+	"postroad/internal/testkit"
+	"postroad/store"
+)
+
+// valve is a way to PostgreSQL that can be shut: connections stay, but nothing
+// passes, as if the server's host had stopped.
+type valve struct {
+	url      string
+	listener net.Listener
+	all      sync.WaitGroup
+
+	mu    sync.Mutex
+	conns []net.Conn
+	way   chan struct{} // closed while it is open
+}
+
+func newValve(t *testing.T, target string) *valve {
+	t.Helper()
+	u, err := url.Parse(target)
+	check(t, err)
+	server := u.Host
+	v := &valve{way: make(chan struct{})}
+	close(v.way)
+	v.listener, err = net.Listen("tcp", "127.0.0.1:0")
+	check(t, err)
+	u.Host = v.listener.Addr().String()
+	v.url = u.String()
+	v.all.Go(func() {
+		for {
+			client, err := v.listener.Accept()
+			if err != nil {
+				return
+			}
+			backend, err := net.Dial("tcp", server)
+			if err != nil {
+				client.Close()
+				continue
+			}
+			v.mu.Lock()
+			v.conns = append(v.conns, client, backend)
+			v.mu.Unlock()
+			v.all.Go(func() { v.copy(backend, client) })
+			v.all.Go(func() { v.copy(client, backend) })
+		}
+	})
+	t.Cleanup(func() {
+		v.listener.Close()
+		v.open()
+		v.mu.Lock()
+		for _, c := range v.conns {
+			c.Close()
+		}
+		v.mu.Unlock()
+		v.all.Wait()
+	})
+	return v
+}
+
+func (v *valve) copy(to, from net.Conn) {
+	defer to.Close()
+	buffer := make([]byte, 64<<10)
+	for {
+		n, err := from.Read(buffer)
+		v.mu.Lock()
+		way := v.way
+		v.mu.Unlock()
+		<-way
+		if n > 0 {
+			if _, err := to.Write(buffer[:n]); err != nil {
+				return
+			}
+		}
+		if err != nil {
+			if err != io.EOF {
+				from.Close()
+			}
+			return
+		}
+	}
+}
+
+func (v *valve) shut() {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.way = make(chan struct{})
+}
+
+func (v *valve) open() {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	select {
+	case <-v.way:
+	default:
+		close(v.way)
+	}
+}
+
+// wantQuiet checks that no request arrives for a while.
+func wantQuiet(t *testing.T, r *testkit.Receiver, d time.Duration) {
+	t.Helper()
+	before := r.Count()
+	<-time.After(d)
+	if after := r.Count(); after != before {
+		t.Errorf("%d requests arrived within %v", after-before, d)
+	}
+}
+
+// TestGateUnsaved holds the checkpoints back by a lock on the row.
+func TestGateUnsaved(t *testing.T) {
+	t.Parallel()
+	begin := func(t *testing.T, pause time.Duration, change func(*activities.Config)) (b *bundle, r *testkit.Receiver, deliver *running, release func()) {
+		t.Parallel()
+		b = setup(t, change)
+		b.publish(properties(2000)...)
+		held := make(chan func(), 1)
+		r = testkit.NewReceiver(t, testkit.ReceiverOptions{Script: func(n int, _ *testkit.Request) testkit.Answer {
+			if n == 50 {
+				held <- b.hold("SELECT FROM runs WHERE id = 'acme' FOR UPDATE")
+			}
+			return testkit.Answer{Hang: pause}
+		}})
+		b.create(r.URL(), nil)
+		deliver = b.start(t.Context())
+		return b, r, deliver, <-held
+	}
+	wantRest := func(t *testing.T, r *testkit.Receiver, deliver *running, release func()) {
+		t.Helper()
+		release()
+		deliver.want(contract.OutcomeParked)
+		wantSequence(t, arrivals(t, r.Requests(), all), 2000)
+	}
+
+	t.Run("by their number", func(t *testing.T) {
+		b, r, deliver, release := begin(t, 0, func(c *activities.Config) { c.UnsavedAge = time.Hour })
+		most := int(b.row().Cursor) + 500 // Promise 5.
+		r.WaitAnswered(t, most, waitMax)
+		wantQuiet(t, r, 300*time.Millisecond)
+		if r.Count() != most {
+			t.Errorf("%d requests, want %d", r.Count(), most)
+		}
+		wantRest(t, r, deliver, release)
+	})
+	t.Run("by their age", func(t *testing.T) {
+		_, r, deliver, release := begin(t, time.Millisecond, func(c *activities.Config) { c.UnsavedEvents = 100_000 })
+		held := time.Now()
+		testkit.Eventually(t, waitMax, func() bool { return time.Since(held) > time.Second }, "a second has passed")
+		requests := r.Requests()
+		if late := requests[len(requests)-1].At.Sub(held); late > 700*time.Millisecond || len(requests) == 2000 {
+			t.Errorf("sent for %v while nothing could be saved, %d requests", late, len(requests))
+		}
+		wantRest(t, r, deliver, release)
+	})
+}
+
+// TestGateLease stops PostgreSQL: once the lease cannot be trusted any more,
+// nothing is sent.
+func TestGateLease(t *testing.T) {
+	t.Parallel()
+	direct := setup(t)
+	v := newValve(t, direct.url)
+	b := setupOn(t, v.url, func(c *activities.Config) {
+		c.UnsavedAge, c.UnsavedEvents, c.AttemptsQueue = time.Hour, 100_000, 100_000
+	})
+	direct.publish(properties(450)...)
+	shut := make(chan time.Time, 1)
+	r := testkit.NewReceiver(t, testkit.ReceiverOptions{Script: func(n int, _ *testkit.Request) testkit.Answer {
+		if n == 50 {
+			v.shut()
+			shut <- time.Now()
+		}
+		return testkit.Answer{Hang: 2 * time.Millisecond}
+	}})
+	b.create(r.URL(), nil)
+	deliver := b.start(t.Context())
+	at := <-shut
+	testkit.Eventually(t, waitMax, func() bool { return time.Since(at) > 2*fast.LeaseTrust }, "trust is over")
+	wantQuiet(t, r, 300*time.Millisecond)
+	requests := r.Requests()
+	if late := requests[len(requests)-1].At.Sub(at); late > fast.LeaseTrust+300*time.Millisecond {
+		t.Errorf("sent for %v after PostgreSQL was last heard of", late)
+	}
+	if len(requests) == 450 {
+		t.Fatal("there was nothing left to send")
+	}
+	v.open()
+	deliver.want(contract.OutcomeParked)
+	wantSequence(t, arrivals(t, r.Requests(), all), 450)
+}
+
+// TestGateAttempts holds the attempts' log back by a lock on its table.
+func TestGateAttempts(t *testing.T) {
+	t.Parallel()
+	b := setup(t, func(c *activities.Config) { c.AttemptsQueue = 100 })
+	b.publish(properties(1000)...)
+	held := make(chan func(), 1)
+	r := testkit.NewReceiver(t, testkit.ReceiverOptions{Script: func(n int, _ *testkit.Request) testkit.Answer {
+		if n == 50 {
+			held <- b.hold("LOCK TABLE attempts")
+		}
+		return testkit.Answer{}
+	}})
+	b.create(r.URL(), nil)
+	b.followAll("acme")
+	release := <-held
+	requests := r.WaitFor(t, 100, waitMax)
+	testkit.Eventually(t, waitMax, func() bool {
+		requests = r.Requests()
+		return time.Since(requests[len(requests)-1].At) > 300*time.Millisecond
+	}, "nothing is sent")
+	if r.Count() > 50+100 { // those before the lock may all be written
+		t.Errorf("%d requests", r.Count())
+	}
+	// A run that waits for room hears of controls.
+	stopped := r.Count()
+	b.wantInForce(b.control(store.ControlPause).Version)
+	release()
+	wantQuiet(t, r, 100*time.Millisecond)
+	if r.Count() != stopped {
+		t.Error("sent while paused")
+	}
+	b.control(store.ControlResume)
+	r.WaitFor(t, 1000, waitMax)
+	wantSequence(t, arrivals(t, r.Requests(), all), 1000)
+	testkit.Eventually(t, waitMax, func() bool {
+		var rows int
+		check(t, b.pool.QueryRow(t.Context(), `SELECT count(*) FROM attempts`).Scan(&rows))
+		return rows == 1000
+	}, "every attempt is written once")
+}
