@@ -159,7 +159,7 @@ func (r *run) start(ctx context.Context, dir string) error {
 // awaitReady waits until the product serves and says so.
 func (r *run) awaitReady(ctx context.Context, dir string) error {
 	for {
-		target, err := config.Search{DataDir: dir}.Find()
+		target, err := config.Search{DataDir: dir}.Find(ctx)
 		if err == nil {
 			r.api = &apiclient.Client{URL: target.URL, Token: target.Token}
 			if _, err = r.api.Do(ctx, apiclient.Request{Method: http.MethodGet, Path: "/readyz"}, nil); err == nil {

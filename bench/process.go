@@ -78,7 +78,11 @@ func (p *process) keepTail(errs io.Reader) {
 func (p *process) died() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return fmt.Errorf("%s ended (%v):\n%s", p.name, p.err, strings.Join(p.tail, "\n"))
+	ended := p.err
+	if ended == nil {
+		ended = errors.New("exit status 0")
+	}
+	return fmt.Errorf("%s ended: %w:\n%s", p.name, ended, strings.Join(p.tail, "\n"))
 }
 
 // stop asks the process to end and kills it when it has not within grace.

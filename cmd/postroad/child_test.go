@@ -26,8 +26,15 @@ type child struct {
 	done   chan struct{} // closed when it has ended
 }
 
-// startChild starts it; what is left of it is killed at the end of the test.
+// startChild starts it without settings of its own; what is left of it is killed
+// at the end of the test.
 func startChild(t *testing.T, dir string, args ...string) *child {
+	t.Helper()
+	return startChildWith(t, dir, nil, args...)
+}
+
+// startChildWith starts it with variables, as in NAME=value.
+func startChildWith(t *testing.T, dir string, environ []string, args ...string) *child {
 	t.Helper()
 	executable, err := os.Executable()
 	if err != nil {
@@ -35,7 +42,7 @@ func startChild(t *testing.T, dir string, args ...string) *child {
 	}
 	c := &child{t: t, cmd: exec.Command(executable, args...), done: make(chan struct{})}
 	c.cmd.Dir = dir
-	c.cmd.Env = append(config.ParseEnv(os.Environ()).WithoutOurs().Environ(), childVariable+"=1")
+	c.cmd.Env = append(append(config.ParseEnv(os.Environ()).WithoutOurs().Environ(), environ...), childVariable+"=1")
 	c.cmd.Stdout, c.cmd.Stderr = &c.stdout, &c.stderr
 	// A group of its own, so that Ctrl-C on the test does not reach it first.
 	c.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
@@ -88,7 +95,7 @@ func (c *child) ready(dir string) *apiclient.Client {
 		if c.ended() {
 			c.t.Fatalf("it ended: %s", c.stderr.String())
 		}
-		target, err := config.Search{DataDir: dir}.Find()
+		target, err := config.Search{DataDir: dir}.Find(c.t.Context())
 		if err != nil {
 			return false
 		}

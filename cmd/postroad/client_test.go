@@ -76,8 +76,11 @@ func TestProblems(t *testing.T) {
 		"not found": {404, `{"title":"T","type":"/problems/not-found","errors":[{"parameter":"id","detail":"no such subscriber"}]}`, notFound, []string{"no such subscriber"}},
 		"conflict":  {409, `{"title":"The name is taken","type":"/problems/exists","detail":"D"}`, conflict, []string{"The name is taken (409 exists): D"}},
 		"stale":     {412, `{"title":"Changed","type":"/problems/version-mismatch"}`, conflict, []string{"412"}},
-		"invalid": {422, `{"title":"Invalid","type":"/problems/invalid","errors":[{"pointer":"/a","detail":"must be b"},{"pointer":"","detail":"must be c"}]}`,
-			failed, []string{"/a: must be b", "body: must be c"}},
+		"invalid": {
+			422, `{"title":"Invalid","type":"/problems/invalid","errors":[{"pointer":"/a","detail":"must be b"},{"pointer":"","detail":"must be c"}]}`,
+			failed,
+			[]string{"/a: must be b", "body: must be c"},
+		},
 		"unavailable":   {503, `{"title":"Away","type":"/problems/unavailable"}`, unavailable, []string{"try again in 7 s"}},
 		"a proxy":       {502, `<html>`, unavailable, []string{"502 Bad Gateway"}},
 		"not a problem": {500, `{"x":1}`, failed, []string{"500"}},

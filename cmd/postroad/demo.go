@@ -63,6 +63,7 @@ type demo struct {
 	dir      string // absolute
 	began    time.Time
 	total    int64
+	again    bool // it takes up what another left
 	stack    *stack
 	consumer *demoConsumer
 	api      *apiclient.Client
@@ -85,13 +86,17 @@ func (p *program) demo(ctx context.Context, f *demoFlags) (err error) {
 	}
 	defer logFile.Close()
 	if err := d.start(ctx, slog.New(slog.NewTextHandler(logFile, nil))); err != nil {
+		if !d.again {
+			// Nothing of worth is in it; one in use is locked against us.
+			_ = d.remove()
+		}
 		return err
 	}
 	failed := d.play(ctx)
 	if ctx.Err() != nil {
 		failed = nil // Ctrl-C is the end, not a failure
 	}
-	return errors.Join(failed, d.end())
+	return errors.Join(failed, d.end(ctx))
 }
 
 func countLines(text []byte) (n int) {
@@ -115,8 +120,8 @@ func (d *demo) more(format string, args ...any) {
 
 func (d *demo) start(ctx context.Context, logger *slog.Logger) error {
 	_, err := os.Stat(config.KeyFile(d.dir))
-	again := err == nil
-	if again {
+	d.again = err == nil
+	if d.again {
 		d.say("take up the demo that was left in %s", d.flags.dataDir)
 	}
 	d.say("start PostgreSQL, Temporal, API and worker in one process (data in %s)", d.flags.dataDir)
@@ -133,7 +138,7 @@ func (d *demo) start(ctx context.Context, logger *slog.Logger) error {
 	d.say("ready: API %s, Temporal UI %s", d.stack.http.url(), d.stack.embedded.UIURL)
 	d.api = &apiclient.Client{URL: d.stack.http.url(), Token: d.stack.token, UserAgent: "postroad-demo/" + version()}
 	if d.consumer, err = openDemoConsumer(ctx, d.dir); err != nil {
-		return errors.Join(err, d.end())
+		return errors.Join(err, d.end(ctx))
 	}
 	return nil
 }
@@ -188,13 +193,13 @@ func (d *demo) publish(ctx context.Context) error {
 }
 
 // end stops everything and, unless it is to be kept, removes it.
-func (d *demo) end() error {
+func (d *demo) end(ctx context.Context) error {
 	if d.consumer != nil {
-		defer d.consumer.close()
+		defer d.consumer.close(ctx)
 	}
 	if d.stack != nil {
 		d.say("stop: what is in flight is finished and recorded")
-		if err := stopWithin(d.p.force, stopMax, d.stack.stop); err != nil {
+		if err := stopWithin(ctx, d.p.force, stopMax, d.stack.stop); err != nil {
 			return err
 		}
 	}
@@ -202,12 +207,19 @@ func (d *demo) end() error {
 		d.say("stopped; %s is kept", d.flags.dataDir)
 		return nil
 	}
+	if err := d.remove(); err != nil {
+		return err
+	}
+	d.say("stopped and removed")
+	return nil
+}
+
+func (d *demo) remove() error {
 	if err := embedded.Remove(d.dir); err != nil {
 		return fmt.Errorf("remove the demo's data: %w", err)
 	}
 	if filepath.Base(filepath.Dir(d.dir)) == ".postroad" {
 		_ = os.Remove(filepath.Dir(d.dir)) // only if it is empty
 	}
-	d.say("stopped and removed")
 	return nil
 }

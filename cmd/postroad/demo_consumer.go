@@ -152,8 +152,8 @@ func (c *demoConsumer) record(a arrival) error {
 
 func (c *demoConsumer) url() string { return c.server.url() + "/events" }
 
-func (c *demoConsumer) close() {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+func (c *demoConsumer) close(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 	defer cancel()
 	c.server.stop(ctx)
 	_ = c.log.Close()

@@ -223,7 +223,7 @@ func (d *demo) stay(ctx context.Context) error {
 		// Sending and having sent are one to the reader.
 		quiet := func(state string) bool { return state == "idle" || state == "active" }
 		if s, err := getStatus(ctx, d.api, demoID); err == nil {
-			if s.State != last.State && !(quiet(s.State) && quiet(last.State)) {
+			if s.State != last.State && (!quiet(s.State) || !quiet(last.State)) {
 				d.say("status: %s: %s", s.State, printable(s.Reason))
 			}
 			last = s

@@ -65,7 +65,7 @@ func (p *program) dev(ctx context.Context, f *devFlags) error {
 		cfg.keyFile = config.KeyFile(cfg.dataDir)
 	}
 	cfg.adminToken, cfg.logger = p.env[config.EnvAdminToken], logger
-	logConfiguration(logger, cfg.settings()...)
+	logConfiguration(ctx, logger, cfg.settings()...)
 	started := time.Now()
 	s, err := startStack(ctx, cfg)
 	if err != nil {
@@ -76,10 +76,10 @@ func (p *program) dev(ctx context.Context, f *devFlags) error {
 	}
 	p.printReady(s, f.dataDir, time.Since(started))
 	failed := s.wait(ctx)
-	p.printf("stopping: requests in flight are finished first\n")
-	stopped := stopWithin(p.force, stopMax, s.stop)
+	p.tell("stopping: requests in flight are finished first")
+	stopped := stopWithin(ctx, p.force, stopMax, s.stop)
 	if stopped == nil {
-		p.printf("stopped\n")
+		p.tell("stopped")
 	}
 	return errors.Join(failed, stopped)
 }
@@ -119,6 +119,6 @@ func (c stackConfig) settings() []slog.Attr {
 	}
 }
 
-func logConfiguration(logger *slog.Logger, settings ...slog.Attr) {
-	logger.LogAttrs(context.Background(), slog.LevelInfo, "configuration", append([]slog.Attr{slog.String("version", version())}, settings...)...)
+func logConfiguration(ctx context.Context, logger *slog.Logger, settings ...slog.Attr) {
+	logger.LogAttrs(ctx, slog.LevelInfo, "configuration", append([]slog.Attr{slog.String("version", version())}, settings...)...)
 }

@@ -82,7 +82,7 @@ func (p *program) feedDeleteCommand() *cobra.Command {
 		Short: "Delete a feed that no subscriber follows",
 		Args:  cobra.ExactArgs(1),
 		RunE: p.action(func(ctx context.Context, args []string) error {
-			c, err := p.client()
+			c, err := p.client(ctx)
 			if err != nil {
 				return err
 			}
@@ -100,7 +100,7 @@ func (p *program) feedListCommand() *cobra.Command {
 		Short: "List the feeds",
 		Args:  cobra.NoArgs,
 		RunE: p.action(func(ctx context.Context, _ []string) error {
-			c, err := p.client()
+			c, err := p.client(ctx)
 			if err != nil {
 				return err
 			}
@@ -123,7 +123,7 @@ func (p *program) feedListCommand() *cobra.Command {
 func feedPath(name string) string { return "/v1/feeds/" + url.PathEscape(name) }
 
 func (p *program) feedCall(ctx context.Context, method, path string, in any, done string) error {
-	c, err := p.client()
+	c, err := p.client(ctx)
 	if err != nil {
 		return err
 	}

@@ -91,7 +91,7 @@ func (p *program) listen(ctx context.Context, f *listenFlags) error {
 	case <-ctx.Done():
 	case err = <-server.failed:
 	}
-	stopping, cancel := context.WithTimeout(context.Background(), time.Second)
+	stopping, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 	defer cancel()
 	server.stop(stopping)
 	if !p.json {

@@ -53,12 +53,8 @@ func newProgram(stdin io.Reader, stdout, stderr io.Writer, environ []string) *pr
 
 // run runs the command that args name until it is done or ctx ends, and returns
 // the exit code.
-func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer, environ []string) int {
-	return newProgram(stdin, stdout, stderr, environ).run(ctx, args)
-}
-
 func (p *program) run(ctx context.Context, args []string) int {
-	root := p.rootCommand()
+	root := p.rootCommand() //nolint:contextcheck // commands get their context when they run
 	root.SetArgs(args)
 	command, err := root.ExecuteContextC(ctx)
 	if err == nil {
@@ -169,12 +165,12 @@ func (p *program) action(do func(ctx context.Context, args []string) error) func
 const envFlags = "postroad/env"
 
 // client finds the server to talk to.
-func (p *program) client() (*apiclient.Client, error) {
+func (p *program) client(ctx context.Context) (*apiclient.Client, error) {
 	dir, err := p.dir()
 	if err != nil {
 		return nil, err
 	}
-	target, err := config.Search{Env: p.env, WorkDir: dir, URL: p.url, TokenFile: p.tokenFile, DataDir: p.dataDir}.Find()
+	target, err := config.Search{Env: p.env, WorkDir: dir, URL: p.url, TokenFile: p.tokenFile, DataDir: p.dataDir}.Find(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -222,6 +218,13 @@ func (p *program) encodeLine(value any) error {
 	encoder := json.NewEncoder(p.stdout)
 	encoder.SetEscapeHTML(false)
 	return encoder.Encode(value)
+}
+
+// tell prints a line for people only.
+func (p *program) tell(text string) {
+	if !p.json {
+		p.printf("%s\n", text)
+	}
 }
 
 func (p *program) printf(format string, args ...any) {

@@ -52,7 +52,7 @@ as a whole or not at all.`,
 }
 
 func (p *program) publish(ctx context.Context, name, feed, key string) error {
-	c, err := p.client()
+	c, err := p.client(ctx)
 	if err != nil {
 		return err
 	}

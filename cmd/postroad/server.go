@@ -119,8 +119,9 @@ func metricsMux(handler http.Handler) http.Handler {
 
 // stopWithin calls what stops a server with a context that ends after within, or
 // when force says to hurry.
-func stopWithin(force <-chan struct{}, within time.Duration, stop func(context.Context)) error {
-	ctx, cancel := context.WithTimeout(context.Background(), within)
+func stopWithin(ctx context.Context, force <-chan struct{}, within time.Duration, stop func(context.Context)) error {
+	// What ctx ended for is why we stop: stopping itself must not end with it.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), within)
 	defer cancel()
 	done := make(chan struct{})
 	go func() {

@@ -164,12 +164,12 @@ func (p *program) api(ctx context.Context, f *serverFlags, uiURL string) error {
 	if err != nil {
 		return err
 	}
-	logConfiguration(logger, append(f.settings(options), slog.Any("admin_token", config.Secret(token)), slog.String("temporal_ui_url", uiURL))...)
+	logConfiguration(ctx, logger, append(f.settings(options), slog.Any("admin_token", config.Secret(token)), slog.String("temporal_ui_url", uiURL))...)
 	servers, err := listenBoth(ctx, "the API", f)
 	if err != nil {
 		return err
 	}
-	defer servers.close()
+	defer servers.close(ctx)
 	b, err := f.open(ctx, true, logger)
 	if err != nil {
 		return err
@@ -181,7 +181,7 @@ func (p *program) api(ctx context.Context, f *serverFlags, uiURL string) error {
 		return fmt.Errorf("make Temporal client: %w", err)
 	}
 	defer temporal.Close()
-	server, err := api.New(api.Config{
+	server, err := api.New(api.Config{ //nolint:contextcheck // it lives until Close, not until a start is over
 		Store: b.store, Log: b.log, Waker: api.TemporalWaker{Client: temporal}, AdminToken: token, Version: version(),
 		AllowHTTPEndpoints: f.allowHTTPEndpoints, AllowLoopback: f.allowLoopback, AllowedPrefixes: networks,
 		TemporalUIURL: uiURL, TemporalNamespace: options.Namespace, Registry: b.registry, Logger: logger,
@@ -195,7 +195,7 @@ func (p *program) api(ctx context.Context, f *serverFlags, uiURL string) error {
 	servers.metrics.serve(metricsMux(server.MetricsHandler()), logger)
 	logger.Info("the API is running", "url", servers.main.url())
 	failed := servers.wait(ctx, nil)
-	return errors.Join(failed, stopWithin(p.force, stopMax, func(ctx context.Context) {
+	return errors.Join(failed, stopWithin(ctx, p.force, stopMax, func(ctx context.Context) {
 		server.Drain()
 		servers.stop(ctx)
 	}))
@@ -237,12 +237,12 @@ func (p *program) worker(ctx context.Context, f *serverFlags, slots int, adopt b
 	if err != nil {
 		return err
 	}
-	logConfiguration(logger, append(f.settings(options), slog.Int("slots", slots), slog.Bool("adopt_cluster", adopt))...)
+	logConfiguration(ctx, logger, append(f.settings(options), slog.Int("slots", slots), slog.Bool("adopt_cluster", adopt))...)
 	servers, err := listenBoth(ctx, "health checks", f)
 	if err != nil {
 		return err
 	}
-	defer servers.close()
+	defer servers.close(ctx)
 	b, err := f.open(ctx, false, logger)
 	if err != nil {
 		return err
@@ -267,7 +267,7 @@ func (p *program) worker(ctx context.Context, f *serverFlags, slots int, adopt b
 	servers.metrics.serve(metricsMux(promhttp.HandlerFor(b.registry, promhttp.HandlerOpts{Registry: b.registry})), logger)
 	logger.Info("the worker is running", "health_url", servers.main.url())
 	failed := servers.wait(ctx, d.worker.Fatal())
-	return errors.Join(failed, stopWithin(p.force, stopMax, func(ctx context.Context) {
+	return errors.Join(failed, stopWithin(ctx, p.force, stopMax, func(ctx context.Context) {
 		workers, cancel := context.WithTimeout(ctx, workersMax)
 		defer cancel()
 		if d.stop(workers) {
@@ -316,8 +316,8 @@ func (s *serverPair) stop(ctx context.Context) {
 }
 
 // close gives the addresses up where serving did not come to a proper end.
-func (s *serverPair) close() {
-	done, cancel := context.WithCancel(context.Background())
+func (s *serverPair) close(ctx context.Context) {
+	done, cancel := context.WithCancel(ctx)
 	cancel()
 	s.main.stop(done)
 	s.metrics.stop(done)

@@ -132,7 +132,7 @@ func (s *stack) startServices(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.api, err = api.New(api.Config{
+	s.api, err = api.New(api.Config{ //nolint:contextcheck // it lives until Close, not until a start is over
 		Store: s.backend.store, Log: s.backend.log, Waker: api.TemporalWaker{Client: s.temporal}, AdminToken: s.token, Version: version(),
 		AllowHTTPEndpoints: s.cfg.allowHTTPEndpoints, AllowLoopback: true, TemporalUIURL: s.embedded.UIURL, TemporalNamespace: s.embedded.Namespace,
 		Registry: s.backend.registry, Logger: s.cfg.logger,

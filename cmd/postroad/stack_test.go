@@ -189,7 +189,7 @@ func TestDataDirectoryOfStack(t *testing.T) {
 
 func TestReadyAndDocs(t *testing.T) {
 	t.Parallel()
-	target, err := config.Search{DataDir: stack(t)}.Find()
+	target, err := config.Search{DataDir: stack(t)}.Find(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}

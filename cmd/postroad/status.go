@@ -50,7 +50,7 @@ func (p *program) statusCommand() *cobra.Command {
 		Short: "Show how subscribers fare: all of them, or one in detail",
 		Args:  cobra.MaximumNArgs(1),
 		RunE: p.action(func(ctx context.Context, args []string) error {
-			c, err := p.client()
+			c, err := p.client(ctx)
 			if err != nil {
 				return err
 			}
@@ -196,7 +196,7 @@ disabled, because only a person ends that, and when the timeout is over.`,
 			if !slices.Contains(states, until) {
 				return usagef("--until %q is no state: it is one of %s", until, strings.Join(states, ", "))
 			}
-			c, err := p.client()
+			c, err := p.client(ctx)
 			if err != nil {
 				return err
 			}
@@ -221,7 +221,7 @@ func (p *program) wait(ctx context.Context, c *apiclient.Client, ids []string, u
 	for {
 		all, err := statuses(ctx, c, ids)
 		switch {
-		case context.Cause(ctx) == errWaitOver:
+		case errors.Is(context.Cause(ctx), errWaitOver):
 			return fmt.Errorf("not %s after %s:%s", until, timeout, strays(last, until))
 		case err != nil:
 			return err

@@ -30,7 +30,7 @@ func subscriberPath(id, rest string) string { return "/v1/subscribers/" + url.Pa
 
 // call makes a request about a subscriber, with a client found for it.
 func (p *program) call(ctx context.Context, r apiclient.Request, out any) (*apiclient.Answer, error) {
-	c, err := p.client()
+	c, err := p.client(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -115,7 +115,7 @@ func (p *program) subscriberListCommand() *cobra.Command {
 		Short: "List subscribers",
 		Args:  cobra.NoArgs,
 		RunE: p.action(func(ctx context.Context, _ []string) error {
-			c, err := p.client()
+			c, err := p.client(ctx)
 			if err != nil {
 				return err
 			}

@@ -94,7 +94,7 @@ func TestAddressIsReplacedWhole(t *testing.T) {
 		if err := config.WriteAddress(dir, url); err != nil {
 			t.Fatal(err)
 		}
-		found, err := config.Search{DataDir: dir}.Find()
+		found, err := config.Search{DataDir: dir}.Find(t.Context())
 		if err != nil || found.URL != url || found.Token != "" {
 			t.Errorf("found %+v, %v", found, err)
 		}
@@ -105,7 +105,7 @@ func TestAddressIsReplacedWhole(t *testing.T) {
 	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
 		t.Errorf("left behind: %v, %v", left, err)
 	}
-	if _, err := (config.Search{DataDir: dir}).Find(); !errors.Is(err, config.ErrNoTarget) {
+	if _, err := (config.Search{DataDir: dir}).Find(t.Context()); !errors.Is(err, config.ErrNoTarget) {
 		t.Errorf("error %v", err)
 	}
 }
@@ -113,15 +113,15 @@ func TestAddressIsReplacedWhole(t *testing.T) {
 func TestSearchRefusesWhatIsNoURL(t *testing.T) {
 	t.Parallel()
 	for _, url := range []string{"localhost:8080", "ftp://a", "http://", "/a", "http://a b"} {
-		if _, err := (config.Search{WorkDir: t.TempDir(), URL: url}).Find(); !errors.Is(err, config.ErrURL) {
+		if _, err := (config.Search{WorkDir: t.TempDir(), URL: url}).Find(t.Context()); !errors.Is(err, config.ErrURL) {
 			t.Errorf("%q: %v", url, err)
 		}
 	}
-	found, err := config.Search{WorkDir: t.TempDir(), URL: "https://a.example/x/"}.Find()
+	found, err := config.Search{WorkDir: t.TempDir(), URL: "https://a.example/x/"}.Find(t.Context())
 	if err != nil || found.URL != "https://a.example/x" {
 		t.Errorf("found %+v, %v", found, err)
 	}
-	if _, err := (config.Search{WorkDir: t.TempDir(), URL: "http://a", TokenFile: filepath.Join(t.TempDir(), "none")}).Find(); !errors.Is(err, os.ErrNotExist) {
+	if _, err := (config.Search{WorkDir: t.TempDir(), URL: "http://a", TokenFile: filepath.Join(t.TempDir(), "none")}).Find(t.Context()); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("a token file that is not there: %v", err)
 	}
 }

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -19,10 +20,10 @@ const aliveMax = 300 * time.Millisecond
 // dataDirNames are looked for in the working directory and each one above it.
 var dataDirNames = []string{".postroad", filepath.Join(".postroad", "demo")}
 
-// ErrNoTarget: nothing says where Postroad is.
+// ErrNoTarget says that nothing tells where Postroad is.
 var ErrNoTarget = errors.New("no running Postroad found: start one with `postroad dev`, or say where it is with --url or " + Prefix + "URL")
 
-// ErrURL: what was given is not the URL of a server.
+// ErrURL says that what was given is not the URL of a server.
 var ErrURL = errors.New("not the URL of a server: write it as http://127.0.0.1:8080")
 
 // noStackError says that the data directory named has no running stack.
@@ -57,8 +58,8 @@ type Search struct {
 // Find finds the API and the token for it. A token found in a data directory
 // is used for that directory's own address only: it is never shown to a server
 // that the user named otherwise.
-func (s Search) Find() (Target, error) {
-	found, err := s.find()
+func (s Search) Find(ctx context.Context) (Target, error) {
+	found, err := s.find(ctx)
 	if err != nil {
 		return Target{}, err
 	}
@@ -78,7 +79,7 @@ func (s Search) Find() (Target, error) {
 	return found, nil
 }
 
-func (s Search) find() (Target, error) {
+func (s Search) find(ctx context.Context) (Target, error) {
 	if s.DataDir != "" {
 		found, ok, err := readDataDir(s.DataDir)
 		if err == nil && !ok && s.URL == "" {
@@ -105,7 +106,7 @@ func (s Search) find() (Target, error) {
 	}
 	// A killed stack leaves its address behind: one that answers goes before it.
 	for _, c := range candidates {
-		if alive(c.URL) {
+		if alive(ctx, c.URL) {
 			return c, nil
 		}
 	}
@@ -167,12 +168,12 @@ func cleanURL(raw string) (string, error) {
 	return strings.TrimRight(raw, "/"), nil
 }
 
-func alive(raw string) bool {
+func alive(ctx context.Context, raw string) bool {
 	u, err := url.Parse(raw)
 	if err != nil {
 		return false
 	}
-	conn, err := net.DialTimeout("tcp", u.Host, aliveMax)
+	conn, err := (&net.Dialer{Timeout: aliveMax}).DialContext(ctx, "tcp", u.Host)
 	if err != nil {
 		return false
 	}
