@@ -28,6 +28,9 @@ type Config struct {
 	// ReconnectDelay is the pause before the second try in a row; it doubles up
 	// to 50 times that. Default 100 ms.
 	ReconnectDelay time.Duration
+	// ConnectTimeout bounds the making of a connection, up to where the channels
+	// are heard, and each check of it. Default 10 s.
+	ConnectTimeout time.Duration
 	// CheckInterval is how long the connection may be silent before it is
 	// checked, so that a vanished host is noticed. Default 10 s.
 	CheckInterval time.Duration
@@ -39,6 +42,9 @@ func (c Config) withDefaults() Config {
 	if c.ReconnectDelay == 0 {
 		c.ReconnectDelay = 100 * time.Millisecond
 	}
+	if c.ConnectTimeout == 0 {
+		c.ConnectTimeout = 10 * time.Second
+	}
 	if c.CheckInterval == 0 {
 		c.CheckInterval = 10 * time.Second
 	}
@@ -47,8 +53,6 @@ func (c Config) withDefaults() Config {
 	}
 	return c
 }
-
-const connectTimeout = 10 * time.Second
 
 // Listen hears the channels that handlers names until ctx ends; it returns nil
 // then, and an error only where the URL cannot be read. Each payload goes to
@@ -89,7 +93,7 @@ func Listen(ctx context.Context, config Config, handlers map[string]func(payload
 
 // listenOnce hears one connection until it breaks. heard says that it was up.
 func listenOnce(ctx context.Context, config Config, connConfig *pgx.ConnConfig, handlers map[string]func(string), onConnect func()) (heard bool, err error) {
-	conn, err := connect(ctx, connConfig)
+	conn, err := connect(ctx, config.ConnectTimeout, connConfig, handlers)
 	if err != nil {
 		return false, err
 	}
@@ -98,16 +102,11 @@ func listenOnce(ctx context.Context, config Config, connConfig *pgx.ConnConfig, 
 		defer cancel()
 		_ = conn.Close(closing)
 	}()
-	for channel := range handlers {
-		if _, err := conn.Exec(ctx, "LISTEN "+pgx.Identifier{channel}.Sanitize()); err != nil {
-			return false, fmt.Errorf("listen to %s: %w", channel, err)
-		}
-	}
 	if onConnect != nil {
 		onConnect()
 	}
 	for {
-		notification, err := next(ctx, conn, config.CheckInterval)
+		notification, err := next(ctx, conn, config)
 		if err != nil {
 			return true, err
 		}
@@ -120,20 +119,27 @@ func listenOnce(ctx context.Context, config Config, connConfig *pgx.ConnConfig, 
 	}
 }
 
-func connect(ctx context.Context, config *pgx.ConnConfig) (*pgx.Conn, error) {
-	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
+// connect makes a connection on which the channels are heard.
+func connect(ctx context.Context, timeout time.Duration, config *pgx.ConnConfig, handlers map[string]func(string)) (*pgx.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	conn, err := pgx.ConnectConfig(ctx, config)
 	if err != nil {
 		return nil, fmt.Errorf("connect: %w", err)
 	}
+	for channel := range handlers {
+		if _, err := conn.Exec(ctx, "LISTEN "+pgx.Identifier{channel}.Sanitize()); err != nil {
+			_ = conn.Close(ctx)
+			return nil, fmt.Errorf("listen to %s: %w", channel, err)
+		}
+	}
 	return conn, nil
 }
 
-// next waits for a notification; after a silence of that length it checks the
-// connection and returns nil.
-func next(ctx context.Context, conn *pgx.Conn, silence time.Duration) (*pgconn.Notification, error) {
-	waiting, cancel := context.WithTimeout(ctx, silence)
+// next waits for a notification; after a silence it checks the connection and
+// returns nil.
+func next(ctx context.Context, conn *pgx.Conn, config Config) (*pgconn.Notification, error) {
+	waiting, cancel := context.WithTimeout(ctx, config.CheckInterval)
 	defer cancel()
 	n, err := conn.WaitForNotification(waiting)
 	if err == nil {
@@ -144,7 +150,7 @@ func next(ctx context.Context, conn *pgx.Conn, silence time.Duration) (*pgconn.N
 	if ctx.Err() != nil || !timedOut || conn.IsClosed() {
 		return nil, fmt.Errorf("wait for notification: %w", err)
 	}
-	checking, cancel := context.WithTimeout(ctx, silence)
+	checking, cancel := context.WithTimeout(ctx, config.ConnectTimeout)
 	defer cancel()
 	if err := conn.Ping(checking); err != nil {
 		return nil, fmt.Errorf("check connection: %w", err)

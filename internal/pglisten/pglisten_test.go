@@ -4,11 +4,13 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
 	"testing"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgproto3"
 
 	"postroad/internal/pglisten"
 	"postroad/internal/testkit"
@@ -120,6 +122,50 @@ func TestListenChecksSilence(t *testing.T) {
 	}
 	if n := len(b.connected); n != 0 {
 		t.Errorf("the listener connected %d more times", n)
+	}
+}
+
+// TestListenLeavesASilentServer meets a server that takes the connection and
+// then says nothing more, as a host that vanishes at that moment.
+func TestListenLeavesASilentServer(t *testing.T) {
+	t.Parallel()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	taken := make(chan struct{}, 100)
+	go func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			defer conn.Close() // not before the test ends
+			backend := pgproto3.NewBackend(conn, conn)
+			if _, err := backend.ReceiveStartupMessage(); err != nil {
+				continue // it asks to cancel what the last connection waits for
+			}
+			backend.Send(&pgproto3.AuthenticationOk{})
+			backend.Send(&pgproto3.ReadyForQuery{TxStatus: 'I'})
+			if backend.Flush() == nil {
+				taken <- struct{}{}
+			}
+		}
+	}()
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	config := pglisten.Config{
+		URL: "postgres://someone@" + listener.Addr().String() + "/any?sslmode=disable", ConnectTimeout: 50 * time.Millisecond,
+		ReconnectDelay: time.Millisecond, Logger: slog.New(slog.DiscardHandler),
+	}
+	go func() { ended <- pglisten.Listen(ctx, config, map[string]func(string){"a": func(string) {}}, nil) }()
+	for range 3 {
+		receive(t, taken, "another connection is tried")
+	}
+	cancel()
+	if err := receive(t, ended, "the end"); err != nil {
+		t.Error(err)
 	}
 }
 
