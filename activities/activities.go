@@ -93,6 +93,7 @@ type Activities struct {
 	checkpoints *checkpointer
 	attempts    *attemptsWriter
 	runs        *registry
+	counters    Counters
 
 	draining  chan struct{} // closed: start nothing any more
 	drainOnce sync.Once

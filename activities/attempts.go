@@ -48,6 +48,12 @@ func (w *attemptsWriter) hasRoom() (bool, <-chan struct{}) {
 	return len(w.queue) < w.max, w.room
 }
 
+func (w *attemptsWriter) queued() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return len(w.queue)
+}
+
 // add queues an attempt. A request that was in flight when the queue filled is
 // still recorded: the bound may be passed by one per run.
 func (w *attemptsWriter) add(a store.Attempt) {

@@ -153,6 +153,7 @@ func (a *Activities) outwait() { <-time.After(a.cfg.LeaseTrust) }
 func (a *Activities) outcome(base context.Context, r *run, end ending) (contract.DeliverResult, error) {
 	switch end {
 	case endFenced:
+		a.counters.Fenced.Add(1)
 		return contract.DeliverResult{Outcome: contract.OutcomeFenced}, nil
 	case endDrained:
 		return contract.DeliverResult{Outcome: contract.OutcomeInterrupted}, nil

@@ -311,6 +311,7 @@ func (r *run) judge(batch []*event.Event, answer *delivery.Answer) {
 	r.dirty = true
 	if settled > 0 {
 		r.delivered += int64(settled)
+		r.a.counters.Settled.Add(int64(settled))
 		for _, e := range batch[:settled] {
 			r.queueBytes -= e.Size()
 		}
@@ -342,5 +343,6 @@ func (r *run) record(batch []*event.Event, attempt int, answer *delivery.Answer)
 		r.log.Info("delivery failed", "first_sequence", a.FirstSequence, "last_sequence", a.LastSequence, "attempt", attempt,
 			"class", a.Class, "status", answer.Status, "duration", answer.Duration, "error", a.Error)
 	}
+	r.a.counters.requests(answer.Class).Add(1)
 	r.a.attempts.add(a)
 }

@@ -31,9 +31,13 @@ type DeliveriesConfig struct {
 	Logger  *slog.Logger
 }
 
+// Deliveries are the activities of a worker, for whoever starts, closes and
+// watches them.
+type Deliveries = activities.Activities
+
 // NewDeliveries makes the activities for Config.Activities. The caller starts
 // them before the worker and closes them after it.
-func NewDeliveries(config DeliveriesConfig) *activities.Activities {
+func NewDeliveries(config DeliveriesConfig) *Deliveries {
 	if config.Slots == 0 {
 		config.Slots = SlotsDefault()
 	}

@@ -30,17 +30,10 @@ type driverConfig struct {
 	logger             *slog.Logger
 }
 
-// deliveries is what the driver starts before the worker and closes after it.
-type deliveries interface {
-	worker.Activities
-	Start(ctx context.Context)
-	Close()
-}
-
 // driver is the worker with its activities.
 type driver struct {
 	worker     *worker.Worker
-	deliveries deliveries
+	deliveries *worker.Deliveries
 	temporal   client.Client
 }
 
@@ -65,6 +58,7 @@ func startDriver(ctx context.Context, cfg driverConfig) (*driver, error) {
 		return nil, err
 	}
 	registerWaker(cfg.backend.registry, d.worker.Waker().Counters())
+	d.registerDeliveries(cfg.backend.registry)
 	return d, nil
 }
 
@@ -114,4 +108,28 @@ func registerWaker(registry *prometheus.Registry, counters *worker.Counters) {
 	counter("failed_total", "Wakes that could not be sent.", &counters.Failed)
 	counter("moved_total", "Cursors of parked subscribers moved past what they do not match.", &counters.Moved)
 	counter("swept_total", "Wakes for subscribers that nobody had looked at.", &counters.Swept)
+}
+
+// registerDeliveries shows what the deliveries count as metrics.
+func (d *driver) registerDeliveries(registry *prometheus.Registry) {
+	c := d.deliveries.Counters()
+	for class, value := range map[string]*atomic.Int64{
+		"success": &c.Succeeded, "gone": &c.Gone, "asked": &c.Asked,
+		"endpoint": &c.EndpointFailed, "record": &c.RecordRefused, "canceled": &c.Canceled,
+	} {
+		registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{
+			Name: "postroad_requests_total", Help: "Requests to consumers, by the class of the answer.",
+			ConstLabels: prometheus.Labels{"class": class},
+		}, func() float64 { return float64(value.Load()) }))
+	}
+	registry.MustRegister(
+		prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "postroad_events_settled_total", Help: "Events that a subscriber's endpoint took."},
+			func() float64 { return float64(c.Settled.Load()) }),
+		prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "postroad_fenced_total", Help: "Runs that lost their lease to another."},
+			func() float64 { return float64(c.Fenced.Load()) }),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "postroad_runs", Help: "Subscribers whose lease this process holds."},
+			func() float64 { return float64(d.deliveries.Runs()) }),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "postroad_attempts_queued", Help: "Attempts that are not written yet."},
+			func() float64 { return float64(d.deliveries.QueuedAttempts()) }),
+	)
 }
