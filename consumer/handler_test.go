@@ -126,7 +126,9 @@ func TestHandlerReads(t *testing.T) {
 		{"single", false, request(single(7)), []Event{event(7)}, 7},
 		{
 			"single with type, URL and unknown members", false,
-			request(`{"New":1,"ResourceRecordUrl":"https://r.example/1",`+single(7)[1:], "Postroad-Event-Type", "Status Changed%0A"), []Event{typed}, 7,
+			request(`{"New":1,"ResourceRecordUrl":"https://r.example/1",`+single(7)[1:], "Postroad-Event-Type", "Status Changed%0A"),
+			[]Event{typed},
+			7,
 		},
 		{"batch", false, request(batch(7, 9, 10), "Postroad-Event-Type", "ignored"), []Event{event(7), event(9), event(10)}, 10},
 		{"batch of one", false, request(batch(7)), []Event{event(7)}, 7},
@@ -134,19 +136,21 @@ func TestHandlerReads(t *testing.T) {
 		{"raw that is null", true, request(`null`, "Postroad-Sequence", "7"), []Event{{Sequence: 7, Data: []byte(`null`), highest: 7}}, 7},
 		{
 			"raw batch", true, request(`[1,"b"]`, "Postroad-Sequence", "7", "Postroad-Last-Sequence", "8", "Postroad-Count", "2"),
-			[]Event{{Sequence: 7, Data: []byte(`1`), highest: 7}, {Sequence: 8, Data: []byte(`"b"`), highest: 8}}, 8,
+			[]Event{{Sequence: 7, Data: []byte(`1`), highest: 7}, {Sequence: 8, Data: []byte(`"b"`), highest: 8}},
+			8,
 		},
 		{
 			"raw batch with sequences left out", true,
 			request(`[1,2,3]`, "Postroad-Sequence", "7", "Postroad-Last-Sequence", "20", "Postroad-Count", "3"),
-			[]Event{{Sequence: 7, Data: []byte(`1`), highest: 7}, {Data: []byte(`2`), highest: 19}, {Sequence: 20, Data: []byte(`3`), highest: 20}}, 20,
+			[]Event{{Sequence: 7, Data: []byte(`1`), highest: 7}, {Data: []byte(`2`), highest: 19}, {Sequence: 20, Data: []byte(`3`), highest: 20}},
+			20,
 		},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			h, books := setup(t, func(cfg *Config) { cfg.Raw = tt.raw })
-			if resp := serve(h, tt.r); resp.StatusCode != 200 || len(books.batches) != 1 {
+			if resp := serve(h, tt.r); resp.StatusCode != 200 || len(books.batches) != 1 { //nolint:bodyclose // a recorder holds nothing
 				t.Fatalf("status %d, %d batches", resp.StatusCode, len(books.batches))
 			}
 			got := books.batches[0]

@@ -35,7 +35,7 @@ func FuzzAnswer(f *testing.F) {
 		c := &conn{Conn: scripted{answer: strings.NewReader(answer)}}
 		c.reader = bufio.NewReader(c)
 		x := &exchange{target: target, request: http.Request{Method: http.MethodPost}}
-		resp, err := c.roundTrip([]byte("request"), &x.request)
+		resp, err := c.roundTrip([]byte("request"), &x.request) //nolint:bodyclose // it holds nothing
 		if err != nil {
 			if fault, resend := judgeFault(target, err, facts{connected: true, reused: true, answered: c.got}); fault.Code == "" || resend != (answer == "") {
 				t.Fatalf("%q: %+v, re-send %v", answer, fault, resend)

@@ -63,7 +63,7 @@ func (c *Client) sendDirect(ctx context.Context, x *exchange, a *Answer) {
 	got.connected = true
 	// A caller that gives up ends the reading and the writing.
 	stop := context.AfterFunc(ctx, func() { _ = used.SetDeadline(past) })
-	resp, err := used.roundTrip(x.wire(), &x.request)
+	resp, err := used.roundTrip(x.wire(), &x.request) //nolint:bodyclose // closing would read an endless body to its end
 	if err != nil {
 		stop()
 		used.abort()
@@ -84,7 +84,6 @@ func (c *Client) sendDirect(ctx context.Context, x *exchange, a *Answer) {
 	}
 	var ended bool
 	a.Response, ended = x.readBody(resp)
-	// Not resp.Body.Close: it would read an endless body to its end.
 	if stop() && ended && used.reusable(resp) {
 		c.conns.put(t.origin, used)
 	} else {

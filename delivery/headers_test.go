@@ -43,22 +43,34 @@ func testHeaders(t *testing.T, newTestClient clientMaker) {
 		want    map[string]string
 	}{
 		{
-			"one event", event.Subscriber{}, event.Secrets{}, 1,
+			"one event",
+			event.Subscriber{},
+			event.Secrets{},
+			1,
 			map[string]string{"Webhook-Id": "acme_101", "Postroad-Sequence": "101", "Postroad-Event-Type": "StatusChanged"},
 		},
 		{
-			"batch", event.Subscriber{BatchSize: 10}, event.Secrets{}, 3,
+			"batch",
+			event.Subscriber{BatchSize: 10},
+			event.Secrets{},
+			3,
 			map[string]string{"Webhook-Id": "acme_101-103", "Postroad-Sequence": "101", "Postroad-Last-Sequence": "103", "Postroad-Count": "3"},
 		},
 		{
-			"batch of one", event.Subscriber{BatchSize: 10}, event.Secrets{}, 1,
+			"batch of one",
+			event.Subscriber{BatchSize: 10},
+			event.Secrets{},
+			1,
 			map[string]string{
 				"Webhook-Id": "acme_101", "Postroad-Sequence": "101", "Postroad-Last-Sequence": "101", "Postroad-Count": "1",
 				"Postroad-Event-Type": "StatusChanged",
 			},
 		},
 		{
-			"label and bearer", event.Subscriber{Label: "Acme IDX", Auth: event.Auth{Type: event.AuthBearer}}, event.Secrets{Token: "tok"}, 1,
+			"label and bearer",
+			event.Subscriber{Label: "Acme IDX", Auth: event.Auth{Type: event.AuthBearer}},
+			event.Secrets{Token: "tok"},
+			1,
 			map[string]string{
 				"Webhook-Id": "acme_101", "Postroad-Sequence": "101", "Postroad-Event-Type": "StatusChanged",
 				"Entityeventsource": "Acme IDX", "Authorization": "Bearer tok",
@@ -67,7 +79,8 @@ func testHeaders(t *testing.T, newTestClient clientMaker) {
 		{
 			"old label and basic",
 			event.Subscriber{Label: "L", LabelHeader: event.LabelConsumerLabel, Auth: event.Auth{Type: event.AuthBasic, Username: "me"}},
-			event.Secrets{Password: "p:w"}, 1,
+			event.Secrets{Password: "p:w"},
+			1,
 			map[string]string{
 				"Webhook-Id": "acme_101", "Postroad-Sequence": "101", "Postroad-Event-Type": "StatusChanged",
 				"Consumerlabel": "L", "Authorization": "Basic bWU6cDp3",
@@ -76,15 +89,18 @@ func testHeaders(t *testing.T, newTestClient clientMaker) {
 		{
 			"both labels, a header for a key, operator's headers",
 			event.Subscriber{Label: "L", LabelHeader: event.LabelBoth, Auth: event.Auth{Type: event.AuthHeader, Name: "x-api-key"}},
-			event.Secrets{Value: "k", Headers: map[string]string{"x-tenant": "7", "Accept": "application/json"}}, 1,
+			event.Secrets{Value: "k", Headers: map[string]string{"x-tenant": "7", "Accept": "application/json"}},
+			1,
 			map[string]string{
 				"Webhook-Id": "acme_101", "Postroad-Sequence": "101", "Postroad-Event-Type": "StatusChanged",
 				"Consumerlabel": "L", "Entityeventsource": "L", "X-Api-Key": "k", "X-Tenant": "7", "Accept": "application/json",
 			},
 		},
 		{
-			"authorization by another scheme", event.Subscriber{Auth: event.Auth{Type: event.AuthHeader, Name: "authorization"}},
-			event.Secrets{Value: "access_token abc"}, 1,
+			"authorization by another scheme",
+			event.Subscriber{Auth: event.Auth{Type: event.AuthHeader, Name: "authorization"}},
+			event.Secrets{Value: "access_token abc"},
+			1,
 			map[string]string{
 				"Webhook-Id": "acme_101", "Postroad-Sequence": "101", "Postroad-Event-Type": "StatusChanged",
 				"Authorization": "access_token abc",

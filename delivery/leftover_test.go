@@ -164,11 +164,11 @@ func testIdleConnsMax(t *testing.T, newTestClient clientMaker) {
 	for i := range hosts {
 		server := httptest.NewUnstartedServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
 		server.Config.ConnState = func(_ net.Conn, state http.ConnState) {
-			switch state {
-			case http.StateNew:
+			if state == http.StateNew {
 				open.Add(1)
 				made.Add(1)
-			case http.StateClosed:
+			}
+			if state == http.StateClosed {
 				open.Add(-1)
 			}
 		}
