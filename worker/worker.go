@@ -54,6 +54,10 @@ type Config struct {
 	// Pollers is how many polls for tasks of each kind are open at once. Default
 	// 8, and 2 for controls.
 	Pollers int
+	// HeartbeatThrottle is the longest that the SDK holds Deliver's signs of life
+	// back, and so how late a cancelled run may learn of it where the server
+	// cannot tell the worker. Default 24 s: 10,000 runs are 400 calls a second.
+	HeartbeatThrottle time.Duration
 	// StopTimeout bounds how long Stop waits for Deliver to return. Default 22 s:
 	// the 18 s that requests are given, and a checkpoint.
 	StopTimeout time.Duration
@@ -69,6 +73,7 @@ func (c Config) WithDefaults() Config {
 	}
 	setDefault(&c.ControlSlots, 100)
 	setDefault(&c.Pollers, 8)
+	setDefault(&c.HeartbeatThrottle, 24*time.Second)
 	setDefault(&c.StopTimeout, 22*time.Second)
 	setDefault(&c.Logger, slog.Default())
 	c.Waker = c.Waker.WithDefaults()
@@ -124,6 +129,7 @@ func New(config Config) (*Worker, error) {
 		MaxConcurrentActivityExecutionSize: config.Slots,
 		MaxConcurrentActivityTaskPollers:   config.Pollers,
 		MaxConcurrentWorkflowTaskPollers:   config.Pollers,
+		MaxHeartbeatThrottleInterval:       config.HeartbeatThrottle,
 		WorkerStopTimeout:                  config.StopTimeout,
 		Interceptors:                       []interceptor.WorkerInterceptor{workflows.Interceptor()},
 		OnFatalError:                       w.noteFatal,

@@ -108,7 +108,8 @@ func setupStack(t *testing.T, waker func(*worker.WakerConfig)) *stack {
 	s.check(err)
 	t.Cleanup(s.client.Close)
 	s.config = worker.Config{
-		Client: s.client, Log: s.log, Store: s.store, Activities: s.fake, DirectURL: s.url, Slots: 200, Waker: quick(waker), Logger: silent(),
+		Client: s.client, Log: s.log, Store: s.store, Activities: s.fake, DirectURL: s.url, Slots: 200,
+		HeartbeatThrottle: 100 * time.Millisecond, Waker: quick(waker), Logger: silent(),
 	}
 	return s
 }
