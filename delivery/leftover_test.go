@@ -187,3 +187,39 @@ func testIdleConnsMax(t *testing.T, newTestClient clientMaker) {
 		t.Errorf("%d connections made, want %d: those used last were not kept", made.Load(), hosts)
 	}
 }
+
+// A consumer may answer without reading, and its buffers may be small: the
+// answer counts all the same, and one that neither reads nor answers holds
+// nobody longer than the timeout.
+func TestDoConsumerDoesNotRead(t *testing.T) { eachPath(t, testDoConsumerDoesNotRead) }
+
+func testDoConsumerDoesNotRead(t *testing.T, newTestClient clientMaker) {
+	for name, tt := range map[string]struct {
+		answer  string
+		timeout time.Duration
+		class   delivery.Class
+		code    delivery.Code
+	}{
+		"answers": {"HTTP/1.1 429 Too Many Requests\r\nRetry-After: 7\r\nContent-Length: 0\r\n\r\n", 15 * time.Second, delivery.ClassAsked, delivery.CodeStatus},
+		"silent":  {"", 200 * time.Millisecond, delivery.ClassEndpoint, delivery.CodeTimeout},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			release := make(chan struct{})
+			server := newRawServer(t, func(conn net.Conn, _ int) {
+				_ = conn.(*net.TCPConn).SetReadBuffer(1)
+				_, _ = io.WriteString(conn, tt.answer)
+				<-release
+			})
+			t.Cleanup(func() { close(release) })
+			c := newTestClient(t)
+			sub := event.Subscriber{Format: event.FormatRaw, Endpoint: event.Endpoint{URL: server.url, Timeout: event.Duration(tt.timeout)}}
+			target := targetOf(t, c, sub, event.Secrets{}, time.Time{})
+			e := &event.Event{Sequence: 1, ResourceName: "R", ResourceRecordKey: "1", Data: []byte(`"` + strings.Repeat("x", delivery.DirectBodyBytesMax-2) + `"`)}
+			a := c.Do(context.Background(), target, delivery.Request{Events: []*event.Event{e}, Attempt: 1})
+			if a.Class != tt.class || a.Fault.Code != tt.code || a.Resend || a.Duration > 10*time.Second {
+				t.Errorf("answer %+v", a)
+			}
+		})
+	}
+}
