@@ -3,6 +3,7 @@ package activities
 import (
 	"context"
 	"log/slog"
+	"strconv"
 	"sync"
 	"time"
 
@@ -336,6 +337,9 @@ func (r *run) record(batch []*event.Event, attempt int, answer *delivery.Answer)
 	if answer.Status != 0 {
 		status := answer.Status
 		a.Status = &status
+	}
+	if answer.RetryAfterValid {
+		a.RetryAfter = strconv.FormatFloat(answer.RetryAfter.Seconds(), 'f', -1, 64)
 	}
 	if answer.Class != delivery.ClassSuccess {
 		a.Response = string(answer.Response)

@@ -35,7 +35,8 @@ type Attempt struct {
 	Error string
 	// Response is the beginning of the answer's body, at most 2 KiB.
 	Response string
-	// RetryAfter is the header as it came.
+	// RetryAfter is the wait that the consumer asked for, in seconds, at most
+	// maxRetryAfter; empty: it asked for none.
 	RetryAfter string
 }
 

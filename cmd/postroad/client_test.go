@@ -39,9 +39,9 @@ func TestExitCodes(t *testing.T) {
 		"too many arguments":       {[]string{"status", "a", "b"}, usage, "at most 1"},
 		"a required flag":          {[]string{"feed", "update", "a"}, usage, "description"},
 		"a flag's value":           {[]string{"wait", "--until", "happy"}, usage, "disabled, halted"},
-		"a wrong URL":              {[]string{"feed", "list", "--url", "localhost:8080"}, usage, "http://127.0.0.1:8080"},
+		"a wrong URL":              {[]string{"feed", "list", "--server", "localhost:8080"}, usage, "http://127.0.0.1:8080"},
 		"nothing runs":             {[]string{"feed", "list"}, unavailable, "postroad dev"},
-		"nobody answers":           {[]string{"feed", "list", "--url", "http://127.0.0.1:1"}, unavailable, "cannot reach Postroad at http://127.0.0.1:1"},
+		"nobody answers":           {[]string{"feed", "list", "--server", "http://127.0.0.1:1"}, unavailable, "cannot reach Postroad at http://127.0.0.1:1"},
 		"an empty data directory":  {[]string{"feed", "list", "--data-dir", "/nonexistent"}, unavailable, "/nonexistent"},
 		"migrate without database": {[]string{"migrate"}, usage, "POSTROAD_DATABASE_URL"},
 		"api without database":     {[]string{"api"}, usage, "--database-url"},
@@ -96,8 +96,8 @@ func TestProblems(t *testing.T) {
 				_, _ = w.Write([]byte(c.body))
 			}))
 			defer server.Close()
-			cli(t, "subscriber", "get", "a", "--url", server.URL).want(t, c.code).contains(t, c.texts...)
-			r := cli(t, "subscriber", "get", "a", "--url", server.URL, "--json").want(t, c.code)
+			cli(t, "subscriber", "get", "a", "--server", server.URL).want(t, c.code).contains(t, c.texts...)
+			r := cli(t, "subscriber", "get", "a", "--server", server.URL, "--json").want(t, c.code)
 			var document map[string]any
 			if err := json.Unmarshal([]byte(r.stderr), &document); err != nil || document["title"] == nil {
 				t.Errorf("with --json standard error is %q (%v)", r.stderr, err)
@@ -167,14 +167,14 @@ func TestDiscovery(t *testing.T) {
 		}
 		ask(t, root, []string{"POSTROAD_TOKEN=given", "POSTROAD_TOKEN_FILE=" + file}).contains(t, "token=Bearer of-the-file")
 		other := server(t)
-		ask(t, root, []string{"POSTROAD_URL=http://127.0.0.1:1"}, "--url", other, "--token-file", file).contains(t, "token=Bearer of-the-file")
+		ask(t, root, []string{"POSTROAD_URL=http://127.0.0.1:1"}, "--server", other, "--token-file", file).contains(t, "token=Bearer of-the-file")
 	})
 	t.Run("a found token is for its own server", func(t *testing.T) {
 		t.Parallel()
 		root := t.TempDir()
 		own, other := server(t), server(t)
 		leave(t, filepath.Join(root, ".postroad"), own, "found")
-		if r := ask(t, root, nil, "--url", other); strings.Contains(r.stderr, "found") {
+		if r := ask(t, root, nil, "--server", other); strings.Contains(r.stderr, "found") {
 			t.Errorf("another server was shown the token: %s", r.stderr)
 		}
 		ask(t, root, []string{"POSTROAD_URL=" + own + "/"}).contains(t, "token=Bearer found")

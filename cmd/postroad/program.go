@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -148,7 +149,7 @@ func errorDocument(err error, code int) []byte {
 // action makes a command's RunE of what it does.
 func (p *program) action(do func(ctx context.Context, args []string) error) func(*cobra.Command, []string) error {
 	return func(command *cobra.Command, args []string) error {
-		names := []string{"url", "token-file", "data-dir"}
+		names := []string{"token-file", "data-dir"}
 		if own := command.Annotations[envFlags]; own != "" {
 			names = append(names, strings.Fields(own)...)
 		}
@@ -170,7 +171,7 @@ func (p *program) client(ctx context.Context) (*apiclient.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	target, err := config.Search{Env: p.env, WorkDir: dir, URL: p.url, TokenFile: p.tokenFile, DataDir: p.dataDir}.Find(ctx)
+	target, err := config.Search{Env: p.env, WorkDir: dir, URL: cmp.Or(p.url, p.env[config.Prefix+"URL"]), TokenFile: p.tokenFile, DataDir: p.dataDir}.Find(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -10,7 +10,7 @@ const rootLong = `Postroad delivers events to HTTP endpoints: durably, in order,
 
 Start with "postroad demo" (it shows itself and cleans up) or "postroad dev"
 (a stack to work with). The other commands talk to a running server. They find
-it by --url or POSTROAD_URL, else by what a running stack left in .postroad or
+it by --server or POSTROAD_URL, else by what a running stack left in .postroad or
 .postroad/demo, in this directory or one above it.
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not found, 4 conflict,
@@ -49,9 +49,10 @@ func (p *program) rootCommand() *cobra.Command {
 		p.feedCommand(), p.publishCommand(), p.subscriberCommand(), p.attemptsCommand(), p.statusCommand(), p.waitCommand(),
 	} {
 		command.GroupID = groupClients
-		// They belong to the clients: a server's --url would mean something else.
+		// They belong to the clients. It is not --url, which a subscriber's
+		// endpoint is easily taken for: the token must not go there.
 		flags := command.PersistentFlags()
-		flags.StringVar(&p.url, "url", "", "the server's `URL` (POSTROAD_URL)")
+		flags.StringVar(&p.url, "server", "", "the server's `URL` (POSTROAD_URL)")
 		flags.StringVar(&p.tokenFile, "token-file", "", "`file` with the bearer token (POSTROAD_TOKEN_FILE; POSTROAD_TOKEN is the token itself)")
 		flags.StringVar(&p.dataDir, "data-dir", "", "data `directory` of a running stack to take address and token from (POSTROAD_DATA_DIR)")
 		root.AddCommand(command)

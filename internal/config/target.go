@@ -21,7 +21,7 @@ const aliveMax = 300 * time.Millisecond
 var dataDirNames = []string{".postroad", filepath.Join(".postroad", "demo")}
 
 // ErrNoTarget says that nothing tells where Postroad is.
-var ErrNoTarget = errors.New("no running Postroad found: start one with `postroad dev`, or say where it is with --url or " + Prefix + "URL")
+var ErrNoTarget = errors.New("no running Postroad found: start one with `postroad dev`, or say where it is with --server or " + Prefix + "URL")
 
 // ErrURL says that what was given is not the URL of a server.
 var ErrURL = errors.New("not the URL of a server: write it as http://127.0.0.1:8080")
