@@ -31,11 +31,13 @@ func (w *turn) work(ctx context.Context, f *feed) {
 	w.board.done(f, err != nil)
 }
 
+// workOn takes up learned rows between any two pages of events: a feed that
+// never rests must not keep them waiting.
 func (w *turn) workOn(ctx context.Context, f *feed) error {
-	if err := w.matchLearned(ctx, f); err != nil {
-		return err
-	}
 	for {
+		if err := w.matchLearned(ctx, f); err != nil {
+			return err
+		}
 		more, err := w.matchNew(ctx, f)
 		if err != nil || !more {
 			return err

@@ -160,8 +160,9 @@ func (s *sender) attempt(ctx context.Context, w *wake) {
 	} else {
 		s.counters.Sent.Add(1)
 	}
-	s.requeue(w, w.delay)
-	w.delay = min(2*w.delay, s.againMax)
+	after := w.delay
+	w.delay = min(2*w.delay, s.againMax) // once queued it is another goroutine's
+	s.requeue(w, after)
 }
 
 func (s *sender) requeue(w *wake, after time.Duration) {

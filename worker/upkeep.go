@@ -2,7 +2,7 @@ package worker
 
 import (
 	"context"
-	"fmt"
+	"errors"
 	"slices"
 	"time"
 
@@ -140,22 +140,13 @@ func (w *turn) sweepTombstones(ctx context.Context) error {
 	return nil
 }
 
-// housekeepingLoop removes what is old and makes what will be needed.
+// housekeepingLoop removes what is old and makes what will be needed. What
+// fails keeps nothing else from being done.
 func (w *turn) housekeepingLoop(ctx context.Context) {
 	w.every(ctx, "housekeeping", w.config.Housekeeping, min(w.config.Sweep, w.config.Housekeeping), func(ctx context.Context) error {
-		if err := w.store.EnsurePartitions(ctx, store.PartitionDaysAhead); err != nil {
-			return err
-		}
-		if _, err := w.store.DropOldPartitions(ctx, w.config.AttemptsDays); err != nil {
-			return err
-		}
-		if err := w.drain(ctx, w.log.ReapKeys); err != nil {
-			return fmt.Errorf("remove expired keys: %w", err)
-		}
-		if err := w.drain(ctx, w.log.ReapDeleted); err != nil {
-			return fmt.Errorf("remove hidden events: %w", err)
-		}
-		return nil
+		made := w.store.EnsurePartitions(ctx, store.PartitionDaysAhead)
+		_, dropped := w.store.DropOldPartitions(ctx, w.config.AttemptsDays)
+		return errors.Join(made, dropped, w.drain(ctx, w.log.ReapKeys), w.drain(ctx, w.log.ReapDeleted))
 	})
 }
 

@@ -142,10 +142,12 @@ type turn struct {
 
 	reload chan struct{} // of capacity 1: read all parked rows soon
 
-	mu      sync.Mutex
-	told    map[string]struct{} // subscribers that a notification named
-	heads   map[int64]int64     // feeds that grew
-	telling chan struct{}       // of capacity 1
+	mu    sync.Mutex
+	told  map[string]struct{} // subscribers that a notification named
+	heads map[int64]int64     // feeds that grew
+	// Each of capacity 1. Rows are read one by one and feeds are not: a thousand
+	// that park together must not delay the events of those that are known.
+	rowsTold, feedsTold chan struct{}
 }
 
 // toldMax bounds how many notifications wait; beyond it everything is reloaded.
@@ -154,7 +156,8 @@ const toldMax = 100_000
 func (w *Waker) act(ctx context.Context) {
 	t := &turn{
 		Waker: w, board: newBoard(), reload: make(chan struct{}, 1),
-		told: map[string]struct{}{}, heads: map[int64]int64{}, telling: make(chan struct{}, 1),
+		told: map[string]struct{}{}, heads: map[int64]int64{},
+		rowsTold: make(chan struct{}, 1), feedsTold: make(chan struct{}, 1),
 	}
 	t.sender = t.newSender()
 	w.logger.Info("waker active")
@@ -166,7 +169,7 @@ func (w *Waker) act(ctx context.Context) {
 		w.counters.Active.Store(0)
 		w.logger.Info("waker no longer active")
 	}()
-	loops := []func(context.Context){t.sender.run, t.listen, t.takeTold, t.reloadLoop, t.moveLoop, t.sweepLoop, t.housekeepingLoop}
+	loops := []func(context.Context){t.sender.run, t.listen, t.takeRows, t.takeHeads, t.reloadLoop, t.moveLoop, t.sweepLoop, t.housekeepingLoop}
 	for range w.config.Matchers {
 		loops = append(loops, t.matchLoop)
 	}
@@ -223,29 +226,44 @@ func (w *turn) noteParked(id string) {
 		w.reloadSoon()
 	}
 	w.mu.Unlock()
-	poke(w.telling)
+	poke(w.rowsTold)
 }
 
 func (w *turn) noteHead(feedID, head int64) {
 	w.mu.Lock()
 	w.heads[feedID] = max(w.heads[feedID], head)
 	w.mu.Unlock()
-	poke(w.telling)
+	poke(w.feedsTold)
 }
 
-// takeTold takes in what notifications and the log have told.
-func (w *turn) takeTold(ctx context.Context) {
+// takeHeads takes in what the log has told.
+func (w *turn) takeHeads(ctx context.Context) {
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-w.telling:
+		case <-w.feedsTold:
 		}
 		w.mu.Lock()
-		told, heads := w.told, w.heads
-		w.told, w.heads = map[string]struct{}{}, map[int64]int64{}
+		heads := w.heads
+		w.heads = map[int64]int64{}
 		w.mu.Unlock()
 		w.board.changed(heads)
+	}
+}
+
+// takeRows takes in what notifications have told.
+func (w *turn) takeRows(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-w.rowsTold:
+		}
+		w.mu.Lock()
+		told := w.told
+		w.told = map[string]struct{}{}
+		w.mu.Unlock()
 		for id := range told {
 			w.learn(ctx, id)
 		}

@@ -428,6 +428,28 @@ func TestWakerLearnsWhileSignalsBlock(t *testing.T) {
 	b.eventually(func() bool { return b.signals.subscribers() == 25 }, "all are woken afterwards")
 }
 
+// TestWakerMatchesWhileRowsAreRead holds up the reading of rows that were told
+// of: rows that are known are woken meanwhile.
+func TestWakerMatchesWhileRowsAreRead(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.park("acme", 1, property, 0)
+	w, _ := b.wake(quick(nil))
+	b.publish("Office", "")
+	b.eventually(func() bool { return w.Counters().Pages.Load() >= 1 }, "the row is in the index")
+	generation := b.generation("acme1")
+	tx, err := b.pool.Begin(t.Context())
+	b.check(err)
+	defer func() { b.check(tx.Rollback(context.WithoutCancel(t.Context()))) }()
+	_, err = tx.Exec(t.Context(), `LOCK TABLE runs IN ACCESS EXCLUSIVE MODE`)
+	b.check(err)
+	statements := w.Counters().Statements.Load()
+	b.check(b.store.AnnounceParked(t.Context(), "other"))
+	b.eventually(func() bool { return w.Counters().Statements.Load() > statements }, "the row told of is being read")
+	b.publish("Property", "")
+	b.woken("acme1", 1, generation)
+}
+
 func TestWakerIndex(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
