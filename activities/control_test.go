@@ -29,7 +29,8 @@ func TestControlInFlight(t *testing.T) {
 	t.Parallel()
 	begin := func(t *testing.T) (b *bundle, r *testkit.Receiver, deliver *running, release chan struct{}) {
 		t.Parallel()
-		b, release = setup(t), make(chan struct{})
+		// No touch by the way: the control itself must be written.
+		b, release = setup(t, func(c *activities.Config) { c.Touch = time.Hour }), make(chan struct{})
 		b.publish(properties(20)...)
 		r = testkit.NewReceiver(t, testkit.ReceiverOptions{Script: hanging(5, release)})
 		b.create(r.URL(), func(s *event.Subscriber) { s.Endpoint.Timeout = event.Duration(waitMax) })

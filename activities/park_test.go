@@ -3,6 +3,7 @@ package activities_test
 import (
 	"fmt"
 	"math/rand/v2"
+	"sync"
 	"testing"
 	"time"
 
@@ -125,8 +126,8 @@ func TestParkedControl(t *testing.T) {
 // less patience than that takes.
 func TestNoMatch(t *testing.T) {
 	t.Parallel()
-	b := setup(t)
-	n := b.publishStream("sdk-go", 3000)
+	b := setup(t, func(c *activities.Config) { c.Linger = 100 * time.Millisecond })
+	n := b.publishStream("sdk-go", 12_000)
 	r := testkit.NewReceiver(t, testkit.ReceiverOptions{})
 	b.create(r.URL(), func(s *event.Subscriber) { s.Filter.ResourceNames = []string{"Nothing"} })
 	b.drive(contract.OutcomeParked)
@@ -142,14 +143,20 @@ func TestMany(t *testing.T) {
 	const subscribers, n = 50, 150
 	b := setup(t)
 	b.publishStream("reso-transport", n)
-	r := testkit.NewReceiver(t, testkit.ReceiverOptions{})
+	var once sync.Once
+	held := make(chan func(), 1)
+	r := testkit.NewReceiver(t, testkit.ReceiverOptions{Script: func(_ int, q *testkit.Request) testkit.Answer {
+		if q.Path == "/s08" {
+			once.Do(func() { held <- b.hold(`SELECT FROM runs WHERE id = 's08' FOR UPDATE`) })
+		}
+		return testkit.Answer{}
+	}})
 	var ids []string
 	for i := range subscribers {
 		ids = append(ids, fmt.Sprintf("s%02d", i))
 		b.create(fmt.Sprintf("%s/s%02d", r.URL(), i), func(s *event.Subscriber) { s.ID = ids[i] })
 	}
 	b.exec(`ALTER TABLE runs ADD CONSTRAINT bad CHECK (id <> 's07' OR cursor < 20)`)
-	release := b.hold(`SELECT FROM runs WHERE id = 's08' FOR UPDATE`)
 	b.followAll(ids...)
 	settled := func(want int) func() bool {
 		return func() bool {
@@ -159,6 +166,7 @@ func TestMany(t *testing.T) {
 		}
 	}
 	testkit.Eventually(t, waitMax, settled(subscribers-2), "all are served but the two")
+	release := <-held
 	release()
 	testkit.Eventually(t, waitMax, settled(subscribers-1), "the locked one is served")
 	b.exec(`ALTER TABLE runs DROP CONSTRAINT bad`)

@@ -95,7 +95,7 @@ func (b *bundle) open(cfg activities.Config) (closeAll func(), err error) {
 	}
 	b.store = store.New(b.pool, sealer)
 	logger := slog.New(slog.DiscardHandler)
-	b.log = eventlog.New(b.pool, eventlog.Config{ListenURL: b.url, PollInterval: 20 * time.Millisecond, Logger: logger})
+	b.log = eventlog.New(b.pool, eventlog.Config{ListenURL: b.url, PollInterval: 20 * time.Millisecond, ScanRows: 5, Logger: logger})
 	if err := b.log.Start(context.Background()); err != nil {
 		return nil, err
 	}
