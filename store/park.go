@@ -125,15 +125,18 @@ func (s *Store) MoveParkedCursors(ctx context.Context, moves []CursorMove) (int6
 	return tag.RowsAffected(), nil
 }
 
-// SweepRows returns subscribers that should be delivering and that nobody has
-// looked at for that long: runnable, not parked. At most limit of them, the
-// longest neglected first.
+// SweepRows returns subscribers that nobody has looked at for that long, though
+// they should be delivering or have a control that is not in force: whoever held
+// them died, and their workflow may have been lost with it. Parked ones are not
+// among them. At most limit, the longest neglected first.
 func (s *Store) SweepRows(ctx context.Context, unchecked time.Duration, limit int) ([]string, error) {
 	return s.ids(ctx, "list neglected rows", `
 		SELECT id FROM runs
-		 WHERE `+runnable+` AND NOT parked AND checked_at < clock_timestamp() - $1::interval
-		   AND (not_before IS NULL OR not_before < clock_timestamp() - $1::interval)
-		   AND (paused_until IS NULL OR paused_until < clock_timestamp() - $1::interval)
+		 WHERE NOT deleted AND NOT parked AND checked_at < clock_timestamp() - $1::interval
+		   AND (desired_version > applied_version
+		        OR `+runnable+`
+		           AND (not_before IS NULL OR not_before < clock_timestamp() - $1::interval)
+		           AND (paused_until IS NULL OR paused_until < clock_timestamp() - $1::interval))
 		 ORDER BY checked_at LIMIT $2`, unchecked, limit)
 }
 

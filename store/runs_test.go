@@ -462,6 +462,7 @@ func TestSweepRows(t *testing.T) {
 	neglected := map[string]string{
 		"runnable": ``,
 		"waited":   `, not_before = clock_timestamp() - interval '2 minutes'`,
+		"pending":  `, paused = true, desired_version = 1`,
 	}
 	left := map[string]string{
 		"checked": `, checked_at = clock_timestamp()`,
