@@ -32,11 +32,17 @@ func sharedAPI(t *testing.T) *apiclient.Client {
 func sharedTemporal(t *testing.T) client.Client {
 	t.Helper()
 	stack(t)
+	return dialTemporal(t, temporalAddress(t, &shared.stdout))
+}
+
+// temporalAddress is where Temporal is, as `dev --json` tells.
+func temporalAddress(t *testing.T, stdout *lockedBuffer) string {
+	t.Helper()
 	var where struct{ TemporalAddress string }
-	if err := json.NewDecoder(strings.NewReader(shared.stdout.String())).Decode(&where); err != nil {
+	if err := json.NewDecoder(strings.NewReader(stdout.String())).Decode(&where); err != nil {
 		t.Fatalf("read where Temporal is: %v", err)
 	}
-	return dialTemporal(t, where.TemporalAddress)
+	return where.TemporalAddress
 }
 
 func dialTemporal(t *testing.T, address string) client.Client {

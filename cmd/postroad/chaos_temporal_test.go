@@ -1,0 +1,241 @@
+//go:build chaos
+
+package main_test
+
+import (
+	"context"
+	"net/http"
+	"path/filepath"
+	"testing"
+	"time"
+
+	enumspb "go.temporal.io/api/enums/v1"
+
+	"postroad/contract"
+	"postroad/embedded"
+	"postroad/internal/apiclient"
+	"postroad/internal/testkit"
+)
+
+// split is the product as processes of its own, over a PostgreSQL and a Temporal
+// that are not theirs.
+type split struct {
+	t        *testing.T
+	temporal *embedded.Stack
+	environ  []string
+	api      *apiclient.Client
+}
+
+func newSplit(t *testing.T) *split {
+	t.Helper()
+	temporal, err := embedded.Start(t.Context(), embedded.Config{
+		DataDir: t.TempDir(), WithoutDatabase: true, WithoutUI: true, TemporalListen: "127.0.0.1:0", NoSync: true,
+	})
+	if err != nil {
+		t.Fatalf("start Temporal: %v", err)
+	}
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), stopMax)
+		defer cancel()
+		if err := temporal.Stop(ctx); err != nil {
+			t.Errorf("stop Temporal: %v", err)
+		}
+	})
+	const token = "a-token-that-is-long-enough"
+	s := &split{t: t, temporal: temporal, environ: []string{
+		"POSTROAD_DATABASE_URL=" + testkit.Database(t, nil), "POSTROAD_KEY_FILE=" + filepath.Join(t.TempDir(), "key"),
+		"POSTROAD_ADMIN_TOKEN=" + token, "TEMPORAL_ADDRESS=" + temporal.TemporalAddress,
+		"POSTROAD_LISTEN=127.0.0.1:0", "POSTROAD_METRICS_LISTEN=127.0.0.1:0",
+	}}
+	if code := startChildWith(t, t.TempDir(), s.environ, "migrate").wait(startMax); code != ok {
+		t.Fatalf("migrate ended with code %d", code)
+	}
+	process := s.start("api")
+	s.api = &apiclient.Client{URL: await(t, &process.stderr, `the API is running" url=(\S+)`), Token: token}
+	return s
+}
+
+func (s *split) start(command string) *child {
+	s.t.Helper()
+	return startChildWith(s.t, s.t.TempDir(), s.environ, command, "--allow-loopback-endpoints")
+}
+
+// worker starts a worker and waits until it polls.
+func (s *split) worker() *child {
+	s.t.Helper()
+	c := s.start("worker")
+	health := await(s.t, &c.stderr, `the worker is running" health_url=(\S+)`)
+	testkit.Eventually(s.t, startMax, func() bool { return get(s.t, health+"/readyz") == http.StatusOK }, "the worker is ready")
+	return c
+}
+
+func (s *split) stopTemporal() time.Time {
+	s.t.Helper()
+	began := time.Now()
+	if err := s.temporal.StopTemporal(s.t.Context()); err != nil {
+		s.t.Fatal(err)
+	}
+	return began
+}
+
+func (s *split) startTemporal() time.Time {
+	s.t.Helper()
+	if err := s.temporal.StartTemporal(s.t.Context()); err != nil {
+		s.t.Fatal(err)
+	}
+	return time.Now()
+}
+
+// TestChaosTemporalAway stops Temporal under a busy subscriber: controls and
+// publishing go on without it, deliveries end and begin again.
+func TestChaosTemporalAway(t *testing.T) {
+	t.Parallel()
+	const (
+		stopWithin   = time.Minute // of losing Temporal
+		resumeWithin = time.Minute // of its return
+		wakeWithin   = 90 * time.Second
+	)
+	s := newSplit(t)
+	s.worker()
+	events := testkit.Lines(t, "sdk-go")
+	r := newRoad(t, s.api, "busy", slow(10*time.Millisecond), nil)
+	r.publish(events)
+	r.consumer.WaitFor(t, 200, waitMax)
+
+	// A pause is in force without Temporal, and at once.
+	s.stopTemporal()
+	at := r.consumer.Count()
+	r.consumer.WaitFor(t, at+50, waitMax)
+	asked := time.Now()
+	if status := r.control(contract.ControlPause); status != http.StatusOK {
+		t.Errorf("pause without Temporal answered %d", status)
+	}
+	answered := time.Now()
+	t.Logf("a pause without Temporal was answered after %d ms", answered.Sub(asked).Milliseconds())
+	if answered.Sub(asked) > forceMax {
+		t.Errorf("a pause without Temporal was answered after %s", answered.Sub(asked))
+	}
+	began := time.Now()
+	r.publish(numbered(10))
+	t.Logf("a publish without Temporal was answered after %d ms", time.Since(began).Milliseconds())
+	paused := r.consumer.Count()
+	r.stays(paused, 2*time.Second)
+	if last := r.consumer.Requests()[paused-1]; last.At.After(answered) {
+		t.Errorf("a request came %s after the pause was answered", last.At.Sub(answered))
+	}
+
+	// A resume is too; deliveries need Temporal.
+	if status := r.control(contract.ControlResume); status != http.StatusOK {
+		t.Errorf("resume without Temporal answered %d", status)
+	}
+	r.stays(paused, 2*time.Second)
+	back := s.startTemporal()
+	first := r.consumer.WaitFor(t, paused+1, wakeWithin)[paused]
+	t.Logf("delivering %.1f s after Temporal's return, resumed while it was away", first.At.Sub(back).Seconds())
+
+	// Without Temporal nobody goes on for long.
+	r.consumer.WaitFor(t, paused+200, waitMax)
+	away := s.stopTemporal()
+	<-time.After(time.Until(away.Add(stopWithin)))
+	count := r.consumer.Count()
+	if count == len(events)+10 {
+		t.Fatal("all was delivered: this shows nothing")
+	}
+	last := r.consumer.Requests()[count-1]
+	t.Logf("delivering stopped %.1f s after Temporal was stopped", last.At.Sub(away).Seconds())
+	r.stays(count, 3*time.Second)
+	if state := r.status().State; state != "active" {
+		t.Errorf("the status is %s", state)
+	}
+	back = s.startTemporal()
+	first = r.consumer.WaitFor(t, count+1, 2*resumeWithin)[count]
+	t.Logf("delivering %.1f s after Temporal's return", first.At.Sub(back).Seconds())
+	if first.At.Sub(back) > resumeWithin {
+		t.Errorf("delivering %s after Temporal's return", first.At.Sub(back))
+	}
+	r.consumer.SetScript(nil)
+	r.awaitCursor(deliveredMax, len(events)+10)
+	onceInOrder(t, r.consumer.Requests(), len(events)+10)
+}
+
+// TestChaosTakeOver kills the worker that delivers; the other one takes over.
+func TestChaosTakeOver(t *testing.T) {
+	t.Parallel()
+	const takeOverMax = 45 * time.Second
+	s := newSplit(t)
+	owner := s.worker()
+	events := testkit.Lines(t, "sdk-go")
+	r := newRoad(t, s.api, "inherited", slow(5*time.Millisecond), nil)
+	r.publish(events)
+	r.consumer.WaitFor(t, 100, waitMax)
+	s.worker()
+	r.consumer.WaitFor(t, r.consumer.Count()+200, waitMax)
+	owner.kill()
+	<-time.After(arriveMax)
+	killed := time.Now()
+	first := r.awaitSince(killed, 1, 2*takeOverMax)
+	t.Logf("the other worker took over after %.1f s", first.At.Sub(killed).Seconds())
+	if first.At.Sub(killed) > takeOverMax {
+		t.Errorf("the other worker took over after %s", first.At.Sub(killed))
+	}
+	r.checkCrash(killed)
+	r.consumer.SetScript(nil)
+	r.awaitCursor(deliveredMax, len(events))
+	r.checkOrder(len(events), killed)
+}
+
+// TestChaosTerminatedWhileSending ends the run in the Temporal UI while it
+// delivers. The subscription goes on in a new run: at once where a person asks
+// for it, while the old one does not yet know that it is over, and else when it
+// is found that nobody looks after it.
+func TestChaosTerminatedWhileSending(t *testing.T) {
+	t.Parallel()
+	const (
+		fencedMax = 10 * time.Second
+		sweptMax  = 150 * time.Second // 24 s until the old one knows, 60 s unchecked, 60 s between sweeps
+	)
+	events := testkit.Lines(t, "sdk-go")
+	r := newRig(t)
+	road := r.road("terminated", slow(5*time.Millisecond), nil)
+	ui := openUI(t, road)
+	road.publish(events)
+	r.run(200)
+
+	ui.post(road.name, "terminate", map[string]any{"reason": "by hand"})
+	asked := time.Now()
+	road.control(contract.ControlResume)
+	rival := road.awaitRepeat(asked, fencedMax)
+	t.Logf("another run took over %.1f s after it was asked for; %d events repeated", rival.At.Sub(asked).Seconds(), lastOf(t, road.consumer.Requests()[rival.N-2])+1-firstOf(t, rival))
+
+	r.run(200)
+	terminated := ui.post(road.name, "terminate", map[string]any{"reason": "by hand"})
+	temporal := r.temporal()
+	testkit.Eventually(t, sweptMax, func() bool {
+		return describe(t, temporal, road.name).GetStatus() == enumspb.WORKFLOW_EXECUTION_STATUS_RUNNING
+	}, "a new run goes on")
+	first := road.awaitSince(time.Now(), 1, recoverMax)
+	t.Logf("another run went on %.1f s after the termination", first.At.Sub(terminated).Seconds())
+	road.consumer.SetScript(nil)
+	road.awaitCursor(deliveredMax, len(events))
+	road.checkOrder(len(events), rival.At.Add(-1))
+	if n := road.consumer.MaxInFlight(); n > 2 {
+		t.Errorf("%d requests were in flight at once", n)
+	}
+}
+
+// awaitRepeat waits for the first request since a moment that does not bring
+// the next event.
+func (r *road) awaitRepeat(moment time.Time, most time.Duration) (repeat testkit.Request) {
+	r.t.Helper()
+	testkit.Eventually(r.t, most, func() bool {
+		all := r.consumer.Requests()
+		for i := max(1, cut(all, moment)); i < len(all); i++ {
+			if firstOf(r.t, all[i]) != lastOf(r.t, all[i-1])+1 {
+				repeat = all[i]
+				return true
+			}
+		}
+		return false
+	}, r.name+" is taken over")
+	return repeat
+}
