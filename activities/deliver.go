@@ -165,8 +165,9 @@ func (a *Activities) outcome(base context.Context, r *run, end ending) (contract
 			result.Outcome, result.Generation = contract.OutcomeParked, r.generation
 		}
 		return result, err
+	default:
+		return a.rest(base, r.id)
 	}
-	return a.rest(base, r.id)
 }
 
 // rest reads from the row what the subscriber is waiting for; `more` where it

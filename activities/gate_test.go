@@ -1,6 +1,7 @@
 package activities_test
 
 import (
+	"errors"
 	"io"
 	"net"
 	"net/url"
@@ -83,7 +84,7 @@ func (v *valve) copy(to, from net.Conn) {
 			}
 		}
 		if err != nil {
-			if err != io.EOF {
+			if !errors.Is(err, io.EOF) {
 				from.Close()
 			}
 			return

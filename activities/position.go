@@ -136,6 +136,7 @@ func (p *position) answered(events []*event.Event, a *delivery.Answer, now time.
 		p.endpointFailed(a, now)
 	case delivery.ClassRecord:
 		p.recordRefused(rest, a, now)
+	case delivery.ClassCanceled: // no answer: nothing is learnt
 	}
 	return settled
 }

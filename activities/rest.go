@@ -151,7 +151,7 @@ func (r *run) park() ending {
 	if match == 0 || err != nil {
 		return endParked
 	}
-	return r.unpark()
+	return r.unpark(match)
 }
 
 // lookAgain asks the database, never the ring, for something to send.
@@ -163,8 +163,9 @@ func (r *run) lookAgain() (match int64, err error) {
 	return match, err
 }
 
-// unpark goes on if nobody did meanwhile.
-func (r *run) unpark() ending {
+// unpark goes on to the event match if nobody did meanwhile. Until the reader
+// has brought it the run does not park again.
+func (r *run) unpark(match int64) ending {
 	sentAt := time.Now()
 	var ok bool
 	err := bounded(r.ctx, func(ctx context.Context) (err error) {
@@ -182,5 +183,6 @@ func (r *run) unpark() ending {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.parking, r.confirmed, r.touched, r.idleSince = false, sentAt, sentAt, sentAt
+	r.expected = match
 	return endNone
 }

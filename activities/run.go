@@ -48,6 +48,7 @@ type run struct {
 	queue      []*event.Event // matching, not settled
 	queueBytes int
 	scanned    int64 // the log is looked through up to here
+	expected   int64 // an event that the database has and the reader still has to bring
 	idleSince  time.Time
 	generation int64 // of the last parking
 	delivered  int64
@@ -250,8 +251,11 @@ func (r *run) idle(pages <-chan page) ending {
 		linger = 0
 	}
 	left := time.Until(r.idleSince.Add(linger))
-	if left <= 0 {
+	if left <= 0 && r.scanned >= r.expected {
 		return r.park()
+	}
+	if left <= 0 {
+		left = pageRetry // the reader is about to bring what the last look found
 	}
 	r.touch()
 	timer := time.NewTimer(min(left, r.untilTouch(), max(0, time.Until(r.a.deadline(r.began)))))

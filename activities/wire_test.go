@@ -66,10 +66,10 @@ func TestPreviousSequence(t *testing.T) {
 			b.publish(events...)
 			var script answers
 			r := testkit.NewReceiver(t, testkit.ReceiverOptions{Script: func(n int, _ *testkit.Request) testkit.Answer {
-				switch {
-				case n%10 == 3:
+				switch n % 10 {
+				case 3:
 					return script.note(n, testkit.Answer{Status: 502})
-				case n%10 == 6:
+				case 6:
 					return script.note(n, testkit.Answer{Status: 500})
 				}
 				return script.note(n, testkit.Answer{})
@@ -125,8 +125,15 @@ func TestAttempts(t *testing.T) {
 	}
 	type seen struct{ id, attempt string }
 	want := []seen{
-		{"acme_1", "1"}, {"acme_2", "1"}, {"acme_2", "2"}, {"acme_2", "3"}, {"acme_2", "4"}, {"acme_2", "5"}, {"acme_2", "6"},
-		{"acme_3", "1"}, {"acme_4", "1"},
+		{"acme_1", "1"},
+		{"acme_2", "1"},
+		{"acme_2", "2"},
+		{"acme_2", "3"},
+		{"acme_2", "4"},
+		{"acme_2", "5"},
+		{"acme_2", "6"},
+		{"acme_3", "1"},
+		{"acme_4", "1"},
 	}
 	var got []seen
 	for _, q := range r.Requests() {

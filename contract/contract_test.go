@@ -34,7 +34,8 @@ var golden = []struct {
 	{contract.PauseSignal{Reason: "maintenance", Until: "2030-01-01T00:00:00Z"}, contract.PauseSignal{}, `{"reason":"maintenance","until":"2030-01-01T00:00:00Z"} {}`},
 	{contract.DeliverInput{Subscriber: "acme"}, contract.DeliverInput{}, `{"subscriber":"acme"} {"subscriber":""}`},
 	{
-		result, contract.DeliverResult{},
+		result,
+		contract.DeliverResult{},
 		`{"outcome":"backoff","remainingMillis":60000,"generation":7,"state":"waiting","reason":"HTTP 429 from the consumer; resumes 14:02:10 UTC","summary":"Retry-After 60 s, HTTP 429","feed":"default","delivered":12,"attributes":true} {"outcome":""}`,
 	},
 	{

@@ -202,7 +202,7 @@ func Remove(dir string) error {
 	if err != nil {
 		return fmt.Errorf("remove data directory: %w", err)
 	}
-	defer lock.Release()
+	defer func() { _ = lock.Release() }() // the process's end releases it too
 	if err := postgres.Remove(filepath.Join(dir, postgresDir)); err != nil {
 		return err
 	}

@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"time"
@@ -156,7 +155,7 @@ func (t *temporalServer) awaitReady(ctx context.Context) error {
 	defer cancel()
 	c, err := client.NewLazyClient(client.Options{
 		HostPort: dialable(t.listen), Namespace: t.cfg.Namespace,
-		Logger: sdklog.NewStructuredLogger(slog.New(slog.NewTextHandler(io.Discard, nil))),
+		Logger: sdklog.NewStructuredLogger(slog.New(slog.DiscardHandler)),
 	})
 	if err != nil {
 		return err

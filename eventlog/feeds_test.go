@@ -31,8 +31,12 @@ func TestFeeds(t *testing.T) {
 	})
 	t.Run("members are checked", func(t *testing.T) {
 		for _, spec := range []eventlog.FeedSpec{
-			{Name: ""}, {Name: "-a"}, {Name: "A"}, {Name: strings.Repeat("a", 64)},
-			{Name: "ok", Sequences: "other"}, {Name: "ok", Description: strings.Repeat("ü", 1001)},
+			{Name: ""},
+			{Name: "-a"},
+			{Name: "A"},
+			{Name: strings.Repeat("a", 64)},
+			{Name: "ok", Sequences: "other"},
+			{Name: "ok", Description: strings.Repeat("ü", 1001)},
 		} {
 			var fields event.FieldErrors
 			if _, err := b.log.CreateFeed(t.Context(), spec); !errors.As(err, &fields) {

@@ -105,7 +105,11 @@ func (t *tail) run(ctx context.Context) {
 		case <-poll.C:
 		}
 		if rest := lookPause - time.Since(looked); rest > 0 {
-			time.Sleep(rest)
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(rest):
+			}
 		}
 	}
 }

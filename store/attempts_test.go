@@ -22,8 +22,10 @@ func TestAttempts(t *testing.T) {
 		check(t, b.EnsurePartitions(t.Context(), 0))
 		now := value[time.Time](b, `SELECT clock_timestamp()`)
 		want := []store.Attempt{
-			{Subscriber: "acme", StartedAt: now, FirstSequence: 1, LastSequence: 3, EventCount: 3, Attempt: 1, Class: "asked", Status: status(429),
-				Duration: 1500 * time.Microsecond, RequestBytes: 512, Error: "HTTP 429", Response: "slow down", RetryAfter: "60"},
+			{
+				Subscriber: "acme", StartedAt: now, FirstSequence: 1, LastSequence: 3, EventCount: 3, Attempt: 1, Class: "asked", Status: status(429),
+				Duration: 1500 * time.Microsecond, RequestBytes: 512, Error: "HTTP 429", Response: "slow down", RetryAfter: "60",
+			},
 			{Subscriber: "acme", StartedAt: now, FirstSequence: 1, LastSequence: 3, EventCount: 3, Attempt: 2, Class: "success", Status: status(200)},
 			{Subscriber: "acme", StartedAt: now, FirstSequence: 4, LastSequence: 4, EventCount: 1, Attempt: 1, Class: "endpoint", Error: "connection refused"},
 		}

@@ -18,7 +18,7 @@ import (
 // keyFileBytesMax bounds what LoadKey reads.
 const keyFileBytesMax = 4096
 
-// ErrKeyNeeded: the database holds secrets and the key file is missing. A new
+// ErrKeyNeeded says that the database holds secrets and the key file is missing. A new
 // key could not open them.
 var ErrKeyNeeded = errors.New("the key file is missing, but this database holds secrets sealed with a key: restore the key file")
 

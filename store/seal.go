@@ -23,7 +23,7 @@ const (
 	sealBlobBytes = sealHeader + sealNonce
 )
 
-// ErrSealBroken: a sealed blob is not what was stored under this name.
+// ErrSealBroken says that a sealed blob is not what was stored under this name.
 var ErrSealBroken = errors.New("sealed secrets are damaged or belong to another subscriber")
 
 // Sealer seals secrets with a master key. It is safe for concurrent use.

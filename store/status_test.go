@@ -94,7 +94,7 @@ func TestStatus(t *testing.T) {
 func TestStateCounts(t *testing.T) {
 	b := setup(t)
 	b.publish(0, 1, 2)
-	var feed int64 = value[int64](b, `SELECT id FROM feeds WHERE name = 'default'`)
+	feed := value[int64](b, `SELECT id FROM feeds WHERE name = 'default'`)
 	b.exec(`WITH made AS (
 			SELECT format('s%s', row_number() OVER ()) AS id, v.*
 			FROM (SELECT * FROM unnest('{true,false}'::bool[]) disabled, unnest('{halt,null}'::text[]) halted,

@@ -3,7 +3,6 @@ package worker
 import (
 	"context"
 	"errors"
-	"io"
 	"log/slog"
 	"sync"
 	"testing"
@@ -40,7 +39,7 @@ func (n *note) Wake(_ context.Context, id string, generation int64) error {
 		n.fails--
 		return errors.New("Temporal is away")
 	}
-	time.Sleep(n.takes)
+	time.Sleep(n.takes) //nolint:forbidigo // in a synctest bubble
 	return nil
 }
 
@@ -85,10 +84,10 @@ func TestSender(t *testing.T) {
 		"a plain wake is sent once, another parking's wake makes way": {
 			script: func(x *sender) {
 				x.send("a", 7)
-				time.Sleep(10 * s)
-				x.send("a", 7) // known
+				time.Sleep(10 * s) //nolint:forbidigo // in a synctest bubble
+				x.send("a", 7)     // known
 				x.send("a", 0)
-				time.Sleep(10 * s)
+				time.Sleep(10 * s) //nolint:forbidigo // in a synctest bubble
 				x.send("a", 0)
 			},
 			want: []sent{{0, "a", 7}, {10 * s, "a", 0}, {20 * s, "a", 0}},
@@ -97,7 +96,7 @@ func TestSender(t *testing.T) {
 			takes: 2 * s,
 			script: func(x *sender) {
 				x.send("a", 7)
-				time.Sleep(s)
+				time.Sleep(s)    //nolint:forbidigo // in a synctest bubble
 				x.forget("a", 8) // of another parking
 				x.forget("a", 7)
 			},
@@ -106,7 +105,7 @@ func TestSender(t *testing.T) {
 		"forgotten before its repeat it is not repeated": {
 			script: func(x *sender) {
 				x.send("a", 7)
-				time.Sleep(10 * s)
+				time.Sleep(10 * s) //nolint:forbidigo // in a synctest bubble
 				x.forget("a", 7)
 			},
 			want: []sent{{0, "a", 7}},
@@ -118,7 +117,7 @@ func TestSender(t *testing.T) {
 				n := &note{began: time.Now(), fails: tt.fails, takes: tt.takes}
 				x := &sender{
 					signaller: n, limiter: rate.NewLimiter(rate.Inf, 1), concurrency: 2, timeout: 15 * s,
-					again: 30 * s, againMax: 120 * s, afterError: 5 * s, logger: slog.New(slog.NewTextHandler(io.Discard, nil)),
+					again: 30 * s, againMax: 120 * s, afterError: 5 * s, logger: slog.New(slog.DiscardHandler),
 					counters: &Counters{}, byID: map[string]*wake{}, poked: make(chan struct{}, 1),
 					parked: func(context.Context, string, int64) (bool, error) {
 						if tt.parked == nil {

@@ -22,7 +22,7 @@ func (w *turn) every(ctx context.Context, what string, period, retry time.Durati
 			if ctx.Err() != nil {
 				return
 			}
-			w.logger.Warn(what+" failed", "error", err, "retry_in", retry)
+			w.logger.Warn("upkeep failed", "task", what, "error", err, "retry_in", retry)
 			wait = retry
 		}
 		if !pause(ctx, wait) {

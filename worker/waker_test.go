@@ -57,7 +57,7 @@ func setup(t *testing.T, logConfig ...eventlog.Config) *bundle {
 	return b
 }
 
-func silent() *slog.Logger { return slog.New(slog.NewTextHandler(io.Discard, nil)) }
+func silent() *slog.Logger { return slog.New(slog.DiscardHandler) }
 
 func (b *bundle) check(err error) {
 	b.t.Helper()

@@ -59,6 +59,7 @@ func (s *subscriber) waitOf(ctx workflow.Context, result contract.DeliverResult)
 		if remaining > 0 {
 			return remaining
 		}
+	default:
 	}
 	// More without progress, fenced, interrupted, and whatever a later version
 	// of Deliver returns.
@@ -110,8 +111,9 @@ func detailsOf(result contract.DeliverResult) string {
 		return "Waiting before the next request."
 	case contract.OutcomeFenced:
 		return "Another run took over; looking again."
+	default:
+		return "Interrupted; going on in a second."
 	}
-	return "Interrupted; going on in a second."
 }
 
 // summaryOf names the timer of a resting run.

@@ -1,7 +1,6 @@
 package workflows
 
 import (
-	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -49,7 +48,7 @@ func TestReplay(t *testing.T) {
 			options := worker.ReplayWorkflowHistoryOptions{OriginalExecution: workflow.Execution{
 				ID: started.GetWorkflowId(), RunID: started.GetOriginalExecutionRunId(),
 			}}
-			logger := sdklog.NewStructuredLogger(slog.New(slog.NewTextHandler(io.Discard, nil)))
+			logger := sdklog.NewStructuredLogger(slog.New(slog.DiscardHandler))
 			if err := replayer.ReplayWorkflowHistoryWithOptions(logger, history, options); err != nil {
 				t.Errorf("the code no longer does what it did: %v", err)
 			}

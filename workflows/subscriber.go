@@ -207,6 +207,7 @@ func (s *subscriber) takeDelivered(ctx workflow.Context) (gone bool) {
 		if s.woken >= result.Generation {
 			s.look = true // the wake was faster than Deliver's return
 		}
+	default:
 	}
 	s.rest(ctx, result)
 	return false

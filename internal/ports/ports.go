@@ -42,7 +42,7 @@ func Free(n int) ([]int, error) {
 
 // Check says whether address can be listened on now.
 func Check(address string) error {
-	listener, err := net.Listen("tcp", address)
+	listener, err := net.Listen("tcp", address) //nolint:noctx // it returns at once
 	if err != nil {
 		return err
 	}

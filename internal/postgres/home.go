@@ -122,7 +122,7 @@ func setAside(ctx context.Context, away string, acct *account, logger *slog.Logg
 	if err != nil {
 		return err
 	}
-	defer lock.Release()
+	defer func() { _ = lock.Release() }() // the process's end releases it too
 	h := &home{dir: away, account: acct}
 	if err := h.stopOrphan(ctx, logger); err != nil {
 		return err

@@ -135,7 +135,7 @@ func Start(ctx context.Context, cfg Config) (*Cluster, error) {
 		return nil, errors.Join(err, h.close())
 	}
 	cfg.Logger.Info("PostgreSQL is running", "dir", h.dir, "port", c.port, "version", c.programs.major, "bin_dir", c.programs.dir)
-	go c.supervise()
+	go c.supervise() //nolint:contextcheck // it outlives Start's context, until Stop
 	return c, nil
 }
 

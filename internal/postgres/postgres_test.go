@@ -3,7 +3,6 @@ package postgres_test
 import (
 	"context"
 	"errors"
-	"io"
 	"log/slog"
 	"net/url"
 	"os"
@@ -21,7 +20,7 @@ import (
 // startTimeout is generous: several packages' tests share two cores.
 const startTimeout = 90 * time.Second
 
-func quiet() *slog.Logger { return slog.New(slog.NewTextHandler(io.Discard, nil)) }
+func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
 
 // start runs a cluster in dir and removes it after the test.
 func start(t *testing.T, dir string) *postgres.Cluster {

@@ -86,7 +86,7 @@ func (c *Cluster) launch(ctx context.Context) error {
 	if err := c.home.clearRemains(ctx); err != nil {
 		return err
 	}
-	proc, logStart, err := c.spawn()
+	proc, logStart, err := c.spawn() //nolint:contextcheck // the server outlives the context it was started under
 	if err != nil {
 		return fmt.Errorf("start PostgreSQL: %w", err)
 	}
@@ -146,11 +146,11 @@ func (c *Cluster) awaitReady(ctx context.Context, proc *process) error {
 		}
 		select {
 		case <-proc.exited:
-			return fmt.Errorf("%w: %v", errExited, proc.err)
+			return fmt.Errorf("%w: %w", errExited, proc.err)
 		case <-c.stopping:
 			return errors.New("stopped meanwhile")
 		case <-ctx.Done():
-			return fmt.Errorf("%w; last answer: %v", context.Cause(ctx), err)
+			return fmt.Errorf("%w; last answer: %w", context.Cause(ctx), err)
 		case <-ticker.C:
 		}
 	}

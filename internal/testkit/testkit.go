@@ -8,7 +8,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net/url"
 	"os"
@@ -203,7 +202,7 @@ func startCluster() (*postgres.Cluster, func() error, error) {
 	dir := filepath.Join(root, "postgres")
 	cluster, err := postgres.Start(ctx, postgres.Config{
 		Dir: dir, NoSync: true, RestartDelay: 20 * time.Millisecond,
-		Logger: slog.New(slog.NewTextHandler(io.Discard, nil)),
+		Logger: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		return nil, nil, errors.Join(err, postgres.Remove(dir), os.RemoveAll(root))
