@@ -206,6 +206,9 @@ func resume(ctx context.Context, tx pgx.Tx, subscriber string) error {
 // insertControl records a control of a row that lockForControl locked, raises
 // its version and tells the workers. The caller changed the hold, or the
 // configuration, in the same transaction.
+//
+// A row that nobody holds has not been looked at since: the next sweep wakes
+// whoever should run, even where Temporal was away and every other wake is lost.
 func insertControl(ctx context.Context, tx pgx.Tx, c control) (ControlResult, error) {
 	args, err := json.Marshal(c.args)
 	if err != nil {
@@ -217,7 +220,8 @@ func insertControl(ctx context.Context, tx pgx.Tx, c control) (ControlResult, er
 	var result ControlResult
 	err = tx.QueryRow(ctx, `
 		UPDATE runs SET desired_version = desired_version + 1,
-		       applied_version = CASE WHEN lease IS NULL OR parked THEN desired_version + 1 ELSE applied_version END
+		       applied_version = CASE WHEN lease IS NULL OR parked THEN desired_version + 1 ELSE applied_version END,
+		       checked_at = CASE WHEN lease IS NULL THEN to_timestamp(0) ELSE checked_at END
 		 WHERE id = $1
 		RETURNING desired_version, applied_version = desired_version`, c.subscriber).Scan(&result.Version, &result.InForce)
 	if err != nil {
