@@ -56,7 +56,11 @@ func TestNothingSecretInTemporal(t *testing.T) {
 		{Status: 429, Body: hidden["response body"], Header: http.Header{"Retry-After": {"1"}}},
 		{Status: 429, Header: http.Header{"Retry-After": {hidden["response header"]}}},
 		{Status: 302, Header: http.Header{"Location": {"http://127.0.0.1/" + hidden["response header"]}}},
-		{Drop: true}, {Reset: true}, {Raw: hidden["response body"]}, {DropAfterHeaders: true, Body: hidden["response body"]}, {Hang: 1100 * time.Millisecond},
+		{Drop: true},
+		{Reset: true},
+		{Raw: hidden["response body"]},
+		{DropAfterHeaders: true, Body: hidden["response body"]},
+		{Hang: 1100 * time.Millisecond},
 		{Raw: "HTTP/1.1 " + hidden["response body"] + " x\r\n\r\n"},
 	}
 	script := func(n int, _ *testkit.Request) testkit.Answer {
