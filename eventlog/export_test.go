@@ -2,6 +2,14 @@ package eventlog
 
 import "context"
 
+// PairsMax bounds under how many pairs of its entries a filter is kept.
+const PairsMax = pairsMax
+
+// Empty reports that the index holds no value and nothing of one either.
+func (x *FilterIndex[T]) Empty() bool {
+	return len(x.entries) == 0 && x.names.empty() && len(x.names.lengths) == 0
+}
+
 // QueuedEvents is how many events wait to be stored or are being stored.
 func (l *Log) QueuedEvents() int {
 	l.appender.mu.Lock()

@@ -92,3 +92,16 @@ func (l *Log) FirstMatch(ctx context.Context, feedID, after, upTo int64, filter 
 		scanned = m.scanned
 	}
 }
+
+// FirstMatchPage is one query of FirstMatch, which looks at Config.ScanRows
+// events at most: where it finds none, go on from scanned, which stays at after
+// once there is no more to look at.
+func (l *Log) FirstMatchPage(ctx context.Context, feedID, after, upTo int64, filter event.Filter) (match, scanned int64, err error) {
+	m, err := l.reader().first(ctx, stretchQuery{
+		feed: feedID, after: after, upTo: upTo, filter: filter, scanRows: l.config.ScanRows,
+	})
+	if err != nil {
+		return 0, after, err
+	}
+	return m.sequence, m.scanned, nil
+}

@@ -110,5 +110,16 @@ func TestFirstMatch(t *testing.T) {
 		if err != nil || match != c.wantMatch || scanned != c.wantScanned {
 			t.Errorf("%s: got %d, scanned %d, %v; want %d, %d", c.name, match, scanned, err, c.wantMatch, c.wantScanned)
 		}
+		match, scanned = 0, c.after
+		for from := int64(-1); err == nil && match == 0 && scanned > from; {
+			from = scanned
+			match, scanned, err = b.log.FirstMatchPage(t.Context(), b.feed.ID, from, c.upTo, c.filter)
+			if scanned > from+3 {
+				t.Errorf("%s: one query looked at (%d, %d], more than 3 events", c.name, from, scanned)
+			}
+		}
+		if err != nil || match != c.wantMatch || scanned != c.wantScanned {
+			t.Errorf("%s: got %d page by page, scanned %d, %v; want %d, %d", c.name, match, scanned, err, c.wantMatch, c.wantScanned)
+		}
 	}
 }

@@ -62,16 +62,10 @@ func (f *feedTail) grow(head int64) bool {
 func (f *feedTail) extend(events []*event.Event, head int64, complete bool) (bytes int) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	var hits []*Follower
 	for _, e := range events {
-		if f.waiting.Len() > 0 {
-			hits = hits[:0]
-			f.waiting.Match(e.ResourceName, e.EventType, func(w *Follower) {
-				if e.Sequence > w.scanned {
-					hits = append(hits, w)
-				}
-			})
-			for _, w := range hits {
+		hits, _ := f.waiting.Match(e.ResourceName, e.EventType)
+		for _, w := range hits {
+			if e.Sequence > w.scanned {
 				f.waiting.Remove(w)
 				w.scanned = max(w.scanned, f.hi)
 				w.rouse()

@@ -47,7 +47,7 @@ const (
 type feed struct {
 	id      int64
 	rows    int // learned, indexed and matched
-	index   filterIndex
+	index   eventlog.FilterIndex[*row]
 	learned []*row
 	// head is the highest number that the log told of.
 	head int64
@@ -168,7 +168,7 @@ func (b *board) forget(id string) {
 
 func (b *board) drop(r *row) {
 	if r.state == rowIndexed {
-		r.feed.index.remove(r)
+		r.feed.index.Remove(r)
 	}
 	r.state = rowGone
 	r.feed.rows--

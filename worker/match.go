@@ -10,9 +10,6 @@ import (
 )
 
 const (
-	// firstMatchesMax bounds the queries that learning the rows of one feed asks
-	// at once.
-	firstMatchesMax = 4
 	// pageEventsMax and pageBytesMax bound the events looked at under one hold
 	// of the board's lock.
 	pageEventsMax = 1_000
@@ -57,7 +54,9 @@ func (w *turn) matchLearned(ctx context.Context, f *feed) error {
 	}
 	if !indexing {
 		w.counters.Statements.Add(1)
+		release := w.admit(ctx)
 		head, err := w.log.Head(ctx, f.id)
+		release()
 		if err != nil {
 			w.relearn(f, learned)
 			return err
@@ -70,7 +69,7 @@ func (w *turn) matchLearned(ctx context.Context, f *feed) error {
 		errs   []error
 		group  sync.WaitGroup
 	)
-	slots := make(chan struct{}, firstMatchesMax)
+	slots := make(chan struct{}, w.config.Statements) // more would only wait for each other
 	for _, r := range learned {
 		slots <- struct{}{}
 		group.Go(func() {
@@ -99,7 +98,7 @@ func (w *turn) relearn(f *feed, rows []*row) {
 func (w *turn) beginFollowing(f *feed, position int64) {
 	w.board.mu.Lock()
 	defer w.board.mu.Unlock()
-	if f.follower == nil && f.index.size > 0 {
+	if f.follower == nil && f.index.Len() > 0 {
 		f.position = position
 		f.follower = w.log.Follow(f.id, position, row{}.Filter) // the zero filter: everything
 	}
@@ -119,7 +118,7 @@ func (w *turn) matchRow(ctx context.Context, r *row, position int64) error {
 		w.matched(r)
 	default:
 		r.state, r.from = rowIndexed, max(position, r.Cursor)
-		r.feed.index.add(r)
+		r.feed.index.Add(r, r.Filter)
 	}
 	return nil
 }
@@ -128,7 +127,9 @@ func (w *turn) firstMatch(ctx context.Context, r *row, upTo int64) (int64, error
 	after := r.Cursor
 	for after < upTo {
 		w.counters.Statements.Add(1)
-		match, _, err := w.log.FirstMatch(ctx, r.FeedID, after, upTo, r.Filter)
+		release := w.admit(ctx)
+		match, scanned, err := w.log.FirstMatchPage(ctx, r.FeedID, after, upTo, r.Filter)
+		release()
 		var below *eventlog.BelowFloorError
 		switch {
 		case errors.As(err, &below) && below.FirstSequence-1 > after:
@@ -136,8 +137,10 @@ func (w *turn) firstMatch(ctx context.Context, r *row, upTo int64) (int64, error
 			continue
 		case err != nil:
 			return 0, fmt.Errorf("match parked row %s: %w", r.ID, err)
+		case match > 0 || scanned == after:
+			return match, nil
 		}
-		return match, nil
+		after = scanned
 	}
 	return 0, nil
 }
@@ -145,7 +148,7 @@ func (w *turn) firstMatch(ctx context.Context, r *row, upTo int64) (int64, error
 // matched hands r to the sender. The caller holds the board's lock.
 func (w *turn) matched(r *row) {
 	if r.state == rowIndexed {
-		r.feed.index.remove(r)
+		r.feed.index.Remove(r)
 	}
 	r.state = rowMatched
 	w.sender.send(r.ID, r.Generation)
@@ -156,7 +159,7 @@ func (w *turn) matched(r *row) {
 func (w *turn) matchNew(ctx context.Context, f *feed) (more bool, err error) {
 	w.board.mu.Lock()
 	follower := f.follower
-	if follower != nil && f.index.size == 0 { // nobody would be told
+	if follower != nil && f.index.Len() == 0 { // nobody would be told
 		follower.Close()
 		f.follower, follower = nil, nil
 	}
@@ -168,7 +171,9 @@ func (w *turn) matchNew(ctx context.Context, f *feed) (more bool, err error) {
 	if err := follower.Wait(ctx); err != nil {
 		return false, fmt.Errorf("wait for events of feed %d: %w", f.id, err)
 	}
+	release := w.admit(ctx)
 	events, scanned, err := follower.Next(ctx, pageEventsMax, pageBytesMax)
+	release()
 	var below *eventlog.BelowFloorError
 	if errors.As(err, &below) {
 		w.followAbove(f, below.FirstSequence-1)
@@ -181,9 +186,10 @@ func (w *turn) matchNew(ctx context.Context, f *feed) (more bool, err error) {
 	w.board.mu.Lock()
 	defer w.board.mu.Unlock()
 	for _, e := range events {
-		for _, r := range f.index.candidates(e.ResourceName, e.EventType) {
-			w.counters.MatchAttempts.Add(1)
-			if r.state == rowIndexed && e.Sequence > r.from && r.Filter.Match(e.ResourceName, e.EventType) {
+		rows, tried := f.index.Match(e.ResourceName, e.EventType)
+		w.counters.MatchAttempts.Add(int64(tried))
+		for _, r := range rows {
+			if e.Sequence > r.from {
 				w.matched(r)
 			}
 		}

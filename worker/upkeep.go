@@ -58,7 +58,9 @@ func (w *turn) reloadRows(ctx context.Context) error {
 	round := w.board.beginReload()
 	var count int64
 	for after := ""; ; {
+		release := w.admit(ctx)
 		rows, err := w.store.ParkedRows(ctx, after, w.config.BatchMax)
+		release()
 		if err != nil {
 			return err
 		}
@@ -84,7 +86,9 @@ func (w *turn) reloadRows(ctx context.Context) error {
 func (w *turn) moveLoop(ctx context.Context) {
 	for pause(ctx, w.config.MoveCursors) {
 		for moves := range slices.Chunk(w.board.moves(), w.config.BatchMax) {
+			release := w.admit(ctx)
 			moved, err := w.store.MoveParkedCursors(ctx, moves)
+			release()
 			if err != nil {
 				if ctx.Err() == nil {
 					w.logger.Warn("parked cursors not moved", "error", err)
@@ -101,7 +105,9 @@ func (w *turn) moveLoop(ctx context.Context) {
 // worker and every wake were lost.
 func (w *turn) sweepLoop(ctx context.Context) {
 	w.every(ctx, "sweep", w.config.Sweep, w.config.Sweep, func(ctx context.Context) error {
+		release := w.admit(ctx)
 		ids, err := w.store.SweepRows(ctx, w.config.Unchecked, sweepMax)
+		release()
 		if err != nil {
 			return err
 		}
@@ -115,7 +121,9 @@ func (w *turn) sweepLoop(ctx context.Context) {
 // sweepTombstones removes the rows of deleted subscribers once their workflow
 // has closed, and tells those that have not.
 func (w *turn) sweepTombstones(ctx context.Context) error {
+	release := w.admit(ctx)
 	ids, err := w.store.Tombstones(ctx, w.config.BatchMax)
+	release()
 	if err != nil {
 		return err
 	}
@@ -132,7 +140,10 @@ func (w *turn) sweepTombstones(ctx context.Context) error {
 		if !closed {
 			continue
 		}
-		if err := w.store.Purge(ctx, id); err != nil {
+		release := w.admit(ctx)
+		err = w.store.Purge(ctx, id)
+		release()
+		if err != nil {
 			return err
 		}
 		w.counters.Purged.Add(1)

@@ -46,6 +46,12 @@ type WakerConfig struct {
 	RetryDelay time.Duration
 	// Matchers is how many feeds are matched at once. Default 4.
 	Matchers int
+	// Statements is how many statements are under way at once, beside the one of
+	// housekeeping. Default 4: deliveries checkpoint through the same pool of
+	// connections, and a reload, which matches each row in a query of its own,
+	// would take them all. Each statement is short, and who waits is served in
+	// turn.
+	Statements int
 	// LockPoll is how often an inactive waker tries to become the active one,
 	// and an active one shows that it lives; LockTimeout is when PostgreSQL
 	// takes one that shows nothing for dead. Default 2 s and 10 s.
@@ -70,6 +76,7 @@ func (c WakerConfig) WithDefaults() WakerConfig {
 	setDefault(&c.SignalTimeout, 15*time.Second)
 	setDefault(&c.RetryDelay, 5*time.Second)
 	setDefault(&c.Matchers, 4)
+	setDefault(&c.Statements, 4)
 	setDefault(&c.LockPoll, 2*time.Second)
 	setDefault(&c.LockTimeout, 10*time.Second)
 	setDefault(&c.BatchMax, 1_000)
@@ -139,6 +146,8 @@ type turn struct {
 	*Waker
 	board  *board
 	sender *sender
+	// querying has room for as many as may ask the database something at once.
+	querying chan struct{}
 
 	reload chan struct{} // of capacity 1: read all parked rows soon
 
@@ -155,7 +164,7 @@ const toldMax = 100_000
 
 func (w *Waker) act(ctx context.Context) {
 	t := &turn{
-		Waker: w, board: newBoard(), reload: make(chan struct{}, 1),
+		Waker: w, board: newBoard(), querying: make(chan struct{}, w.config.Statements), reload: make(chan struct{}, 1),
 		told: map[string]struct{}{}, heads: map[int64]int64{},
 		rowsTold: make(chan struct{}, 1), feedsTold: make(chan struct{}, 1),
 	}
@@ -192,12 +201,25 @@ func (w *turn) newSender() *sender {
 
 // stillParked asks the database whether a wake is still wanted.
 func (w *turn) stillParked(ctx context.Context, id string, generation int64) (bool, error) {
+	row, parked, err := w.parkedRow(ctx, id)
+	return parked && row.Generation == generation, err
+}
+
+func (w *turn) parkedRow(ctx context.Context, id string) (row store.ParkedRow, parked bool, err error) {
 	w.counters.Statements.Add(1)
-	row, parked, err := w.store.ParkedRow(ctx, id)
-	if err != nil {
-		return false, err
+	defer w.admit(ctx)()
+	return w.store.ParkedRow(ctx, id)
+}
+
+// admit waits until one more statement may be made; release says that it was.
+// It waits no longer than ctx, with which the statement fails by itself.
+func (w *turn) admit(ctx context.Context) (release func()) {
+	select {
+	case w.querying <- struct{}{}:
+		return func() { <-w.querying }
+	case <-ctx.Done():
+		return func() {}
 	}
-	return parked && row.Generation == generation, nil
 }
 
 // listen notes which rows were parked or changed their filter. After each
@@ -272,8 +294,7 @@ func (w *turn) takeRows(ctx context.Context) {
 
 // learn reads one row that a notification named.
 func (w *turn) learn(ctx context.Context, id string) {
-	w.counters.Statements.Add(1)
-	switch row, parked, err := w.store.ParkedRow(ctx, id); {
+	switch row, parked, err := w.parkedRow(ctx, id); {
 	case err != nil:
 		if ctx.Err() == nil {
 			w.logger.Warn("parked row not read", "subscriber", id, "error", err)
