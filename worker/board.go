@@ -78,7 +78,8 @@ func (b *board) enqueue(f *feed) {
 
 // take waits for a feed with work; nil: ctx ended. Whoever takes one calls done.
 func (b *board) take(ctx context.Context) *feed {
-	for {
+	// Work that failed because ctx ended is put back: it must not be taken again.
+	for ctx.Err() == nil {
 		b.mu.Lock()
 		if len(b.ready) > 0 {
 			f := b.ready[0]
@@ -94,10 +95,10 @@ func (b *board) take(ctx context.Context) *feed {
 		b.mu.Unlock()
 		select {
 		case <-ctx.Done():
-			return nil
 		case <-b.poked:
 		}
 	}
+	return nil
 }
 
 // done ends the work on a feed, which is forgotten once it has no rows. more

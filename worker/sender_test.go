@@ -163,6 +163,16 @@ func TestBoard(t *testing.T) {
 			t.Errorf("kept generation %d, %d rows", r.Generation, b.feeds[1].rows)
 		}
 	})
+	t.Run("nothing is taken once the turn is over", func(t *testing.T) {
+		t.Parallel()
+		b := newBoard()
+		b.learn(at(5, 1))
+		ended, cancel := context.WithCancel(t.Context())
+		cancel()
+		if f := b.take(ended); f != nil {
+			t.Error("work that cannot be done was taken")
+		}
+	})
 	t.Run("one worker at a time has a feed, and what comes meanwhile is done next", func(t *testing.T) {
 		t.Parallel()
 		b := newBoard()
