@@ -94,20 +94,14 @@ func (s *Store) Attempts(ctx context.Context, subscriber string, filter AttemptF
 		query += ` AND (status IS NULL OR status NOT BETWEEN 200 AND 299)`
 	}
 	query += ` ORDER BY id DESC LIMIT $3`
-	rows, err := s.pool.Query(ctx, query, subscriber, filter.BeforeID, clampLimit(limit, AttemptsMax))
-	if err != nil {
-		return nil, fmt.Errorf("list attempts of %s: %w", subscriber, err)
-	}
-	list, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (Attempt, error) {
+	scan := func(row pgx.CollectableRow) (Attempt, error) {
 		var a Attempt
 		var micros int64
 		err := row.Scan(&a.ID, &a.Subscriber, &a.StartedAt, &a.FirstSequence, &a.LastSequence, &a.EventCount, &a.Attempt,
 			&a.Class, &a.Status, &micros, &a.RequestBytes, &a.Error, &a.Response, &a.RetryAfter)
 		a.Duration = time.Duration(micros) * time.Microsecond
 		return a, err
-	})
-	if err != nil {
-		return nil, fmt.Errorf("list attempts of %s: %w", subscriber, err)
 	}
-	return list, nil
+	return collect(ctx, s, "list attempts of "+subscriber, scan, query,
+		subscriber, filter.BeforeID, clampLimit(limit, AttemptsMax))
 }

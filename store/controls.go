@@ -102,21 +102,7 @@ func (s *Store) InForce(ctx context.Context, subscriber string, version int64) (
 // PendingControls returns the subscribers whose last control is not in force
 // yet, with its version; a partial index keeps it cheap.
 func (s *Store) PendingControls(ctx context.Context) (map[string]int64, error) {
-	rows, err := s.pool.Query(ctx, `SELECT id, desired_version FROM runs WHERE desired_version > applied_version`)
-	if err != nil {
-		return nil, fmt.Errorf("list pending controls: %w", err)
-	}
-	pending := map[string]int64{}
-	var id string
-	var version int64
-	_, err = pgx.ForEachRow(rows, []any{&id, &version}, func() error {
-		pending[id] = version
-		return nil
-	})
-	if err != nil {
-		return nil, fmt.Errorf("list pending controls: %w", err)
-	}
-	return pending, nil
+	return s.collectNumbers(ctx, "list pending controls", `SELECT id, desired_version FROM runs WHERE desired_version > applied_version`)
 }
 
 // control is one row of controls before it has a version.

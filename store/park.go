@@ -58,15 +58,7 @@ const parkedRows = `
 // ParkedRows returns parked rows with an id above afterID, in order of id, at
 // most limit of them.
 func (s *Store) ParkedRows(ctx context.Context, afterID string, limit int) ([]ParkedRow, error) {
-	rows, err := s.pool.Query(ctx, parkedRows+` AND r.id > $1 ORDER BY r.id LIMIT $2`, afterID, limit)
-	if err != nil {
-		return nil, fmt.Errorf("list parked rows: %w", err)
-	}
-	list, err := pgx.CollectRows(rows, scanParked)
-	if err != nil {
-		return nil, fmt.Errorf("list parked rows: %w", err)
-	}
-	return list, nil
+	return collect(ctx, s, "list parked rows", scanParked, parkedRows+` AND r.id > $1 ORDER BY r.id LIMIT $2`, afterID, limit)
 }
 
 // ParkedRow returns one row if it is parked; false: it is not.
@@ -130,7 +122,7 @@ func (s *Store) MoveParkedCursors(ctx context.Context, moves []CursorMove) (int6
 // them died, and their workflow may have been lost with it. Parked ones are not
 // among them. At most limit, the longest neglected first.
 func (s *Store) SweepRows(ctx context.Context, unchecked time.Duration, limit int) ([]string, error) {
-	return s.ids(ctx, "list neglected rows", `
+	return collect(ctx, s, "list neglected rows", pgx.RowTo[string], `
 		SELECT id FROM runs
 		 WHERE NOT deleted AND NOT parked AND checked_at < clock_timestamp() - $1::interval
 		   AND (desired_version > applied_version
@@ -142,17 +134,6 @@ func (s *Store) SweepRows(ctx context.Context, unchecked time.Duration, limit in
 
 // Tombstones returns deleted subscribers whose rows still stand, at most limit.
 func (s *Store) Tombstones(ctx context.Context, limit int) ([]string, error) {
-	return s.ids(ctx, "list tombstones", `SELECT id FROM runs WHERE deleted ORDER BY id LIMIT $1`, limit)
-}
-
-func (s *Store) ids(ctx context.Context, verb, query string, args ...any) ([]string, error) {
-	rows, err := s.pool.Query(ctx, query, args...)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", verb, err)
-	}
-	list, err := pgx.CollectRows(rows, pgx.RowTo[string])
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", verb, err)
-	}
-	return list, nil
+	return collect(ctx, s, "list tombstones", pgx.RowTo[string],
+		`SELECT id FROM runs WHERE deleted ORDER BY id LIMIT $1`, limit)
 }

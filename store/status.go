@@ -109,15 +109,8 @@ func (s *Store) Status(ctx context.Context, id string) (Status, error) {
 // Statuses reads how the subscribers with an id above after fare, in order of
 // id, at most limit and never more than SubscribersMax of them.
 func (s *Store) Statuses(ctx context.Context, after string, limit int) ([]Status, error) {
-	rows, err := s.pool.Query(ctx, statusQuery(`id > $1 ORDER BY id LIMIT $2`), after, clampLimit(limit, SubscribersMax))
-	if err != nil {
-		return nil, fmt.Errorf("read statuses: %w", err)
-	}
-	list, err := pgx.CollectRows(rows, scanStatus)
-	if err != nil {
-		return nil, fmt.Errorf("read statuses: %w", err)
-	}
-	return list, nil
+	return collect(ctx, s, "read statuses", scanStatus,
+		statusQuery(`id > $1 ORDER BY id LIMIT $2`), after, clampLimit(limit, SubscribersMax))
 }
 
 // StateCounts counts all subscribers by state. States that nobody is in are
@@ -137,19 +130,5 @@ func (s *Store) StateCounts(ctx context.Context) (map[string]int64, error) {
 			WHEN cursor < ` + feedHead + ` THEN 'active'
 			ELSE 'idle' END AS state, count(*)
 		FROM runs JOIN feeds f ON f.id = runs.feed_id WHERE NOT runs.deleted GROUP BY state`
-	rows, err := s.pool.Query(ctx, query)
-	if err != nil {
-		return nil, fmt.Errorf("count states: %w", err)
-	}
-	counts := map[string]int64{}
-	var state string
-	var n int64
-	_, err = pgx.ForEachRow(rows, []any{&state, &n}, func() error {
-		counts[state] = n
-		return nil
-	})
-	if err != nil {
-		return nil, fmt.Errorf("count states: %w", err)
-	}
-	return counts, nil
+	return s.collectNumbers(ctx, "count states", query)
 }

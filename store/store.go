@@ -105,6 +105,38 @@ func (s *Store) inTx(ctx context.Context, fn func(pgx.Tx) error) error {
 	return pgx.BeginTxFunc(ctx, s.pool, pgx.TxOptions{IsoLevel: pgx.ReadCommitted}, fn)
 }
 
+// collect reads the rows of a query; what says in an error what it was for.
+func collect[T any](ctx context.Context, s *Store, what string, scan pgx.RowToFunc[T], query string, args ...any) ([]T, error) {
+	rows, err := s.pool.Query(ctx, query, args...)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", what, err)
+	}
+	list, err := pgx.CollectRows(rows, scan)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", what, err)
+	}
+	return list, nil
+}
+
+// collectNumbers reads the rows of a query that are a name and a number each.
+func (s *Store) collectNumbers(ctx context.Context, what, query string) (map[string]int64, error) {
+	rows, err := s.pool.Query(ctx, query)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", what, err)
+	}
+	numbers := map[string]int64{}
+	var name string
+	var number int64
+	_, err = pgx.ForEachRow(rows, []any{&name, &number}, func() error {
+		numbers[name] = number
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", what, err)
+	}
+	return numbers, nil
+}
+
 // notify tells listeners of channel about a subscriber once tx has committed.
 func notify(ctx context.Context, tx pgx.Tx, channel, id string) error {
 	if _, err := tx.Exec(ctx, `SELECT pg_notify($1, $2)`, channel, id); err != nil {

@@ -88,17 +88,10 @@ func (s *Store) Get(ctx context.Context, id string) (Record, error) {
 // List reads subscribers with an id above after, in order of id, at most limit
 // and never more than SubscribersMax of them.
 func (s *Store) List(ctx context.Context, filter ListFilter, after string, limit int) ([]Record, error) {
-	rows, err := s.pool.Query(ctx, selectRecords+`
+	scan := func(row pgx.CollectableRow) (Record, error) { return scanRecord(row) }
+	return collect(ctx, s, "list subscribers", scan, selectRecords+`
 		AND s.id > $1 AND ($2 = '' OR f.name = $2) AND ($3 = '' OR s.config ->> 'owner' = $3)
 		ORDER BY s.id LIMIT $4`, after, filter.Feed, filter.Owner, clampLimit(limit, SubscribersMax))
-	if err != nil {
-		return nil, fmt.Errorf("list subscribers: %w", err)
-	}
-	list, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (Record, error) { return scanRecord(row) })
-	if err != nil {
-		return nil, fmt.Errorf("list subscribers: %w", err)
-	}
-	return list, nil
 }
 
 func clampLimit(limit, most int) int { return max(1, min(limit, most)) }

@@ -151,12 +151,10 @@ type turn struct {
 
 	reload chan struct{} // of capacity 1: read all parked rows soon
 
-	mu    sync.Mutex
-	told  map[string]struct{} // subscribers that a notification named
-	heads map[int64]int64     // feeds that grew
-	// Each of capacity 1. Rows are read one by one and feeds are not: a thousand
-	// that park together must not delay the events of those that are known.
-	rowsTold, feedsTold chan struct{}
+	// Rows are read one by one and feeds are not: a thousand that park together
+	// must not delay the events of those that are known.
+	rows  *inbox[string, struct{}] // subscribers that a notification named
+	heads *inbox[int64, int64]     // feeds that grew
 }
 
 // toldMax bounds how many notifications wait; beyond it everything is reloaded.
@@ -165,8 +163,7 @@ const toldMax = 100_000
 func (w *Waker) act(ctx context.Context) {
 	t := &turn{
 		Waker: w, board: newBoard(), querying: make(chan struct{}, w.config.Statements), reload: make(chan struct{}, 1),
-		told: map[string]struct{}{}, heads: map[int64]int64{},
-		rowsTold: make(chan struct{}, 1), feedsTold: make(chan struct{}, 1),
+		rows: newInbox[string, struct{}](), heads: newInbox[int64, int64](),
 	}
 	t.sender = t.newSender()
 	w.logger.Info("waker active")
@@ -233,59 +230,30 @@ func (w *turn) listen(ctx context.Context) {
 
 func (w *turn) reloadSoon() { poke(w.reload) }
 
-func poke(c chan struct{}) {
-	select {
-	case c <- struct{}{}:
-	default:
-	}
-}
-
 func (w *turn) noteParked(id string) {
-	w.mu.Lock()
-	if len(w.told) < toldMax {
-		w.told[id] = struct{}{}
-	} else {
-		w.reloadSoon()
-	}
-	w.mu.Unlock()
-	poke(w.rowsTold)
+	w.rows.put(func(told map[string]struct{}) {
+		if len(told) < toldMax {
+			told[id] = struct{}{}
+		} else {
+			w.reloadSoon()
+		}
+	})
 }
 
 func (w *turn) noteHead(feedID, head int64) {
-	w.mu.Lock()
-	w.heads[feedID] = max(w.heads[feedID], head)
-	w.mu.Unlock()
-	poke(w.feedsTold)
+	w.heads.put(func(heads map[int64]int64) { heads[feedID] = max(heads[feedID], head) })
 }
 
 // takeHeads takes in what the log has told.
 func (w *turn) takeHeads(ctx context.Context) {
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-w.feedsTold:
-		}
-		w.mu.Lock()
-		heads := w.heads
-		w.heads = map[int64]int64{}
-		w.mu.Unlock()
+	for heads := range w.heads.take(ctx) {
 		w.board.changed(heads)
 	}
 }
 
 // takeRows takes in what notifications have told.
 func (w *turn) takeRows(ctx context.Context) {
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-w.rowsTold:
-		}
-		w.mu.Lock()
-		told := w.told
-		w.told = map[string]struct{}{}
-		w.mu.Unlock()
+	for told := range w.rows.take(ctx) {
 		for id := range told {
 			w.learn(ctx, id)
 		}
