@@ -18,7 +18,7 @@ import (
 	"postroad/internal/testkit"
 )
 
-// What DESIGN promises of a crash, at the periods of production.
+// What GUARANTEES.md promises of a crash, at the periods of production.
 const (
 	repeatsMax   = 500 // settled events, beyond what was in flight
 	repeatAgeMax = 200 * time.Millisecond

@@ -14,7 +14,7 @@ import (
 	"postroad/internal/testkit"
 )
 
-// Exit codes as DESIGN has them.
+// Exit codes as `postroad --help` has them.
 const (
 	ok          = 0
 	failed      = 1
