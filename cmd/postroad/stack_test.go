@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"io"
 	"net/http"
+	"net/http/httptrace"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -226,6 +227,10 @@ func TestDevStops(t *testing.T) {
 		t.Fatal(err)
 	}
 	request.Header.Set("Authorization", "Bearer "+api.Token)
+	sent := make(chan struct{})
+	request = request.WithContext(httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{
+		WroteRequest: func(httptrace.WroteRequestInfo) { close(sent) },
+	}))
 	go func() {
 		response, err := http.DefaultClient.Do(request)
 		if err == nil {
@@ -233,6 +238,11 @@ func TestDevStops(t *testing.T) {
 		}
 		polled <- err
 	}()
+	select {
+	case <-sent:
+	case err := <-polled:
+		t.Fatalf("the long poll was not sent: %v", err)
+	}
 	if took := c.terminate(); took > 30*time.Second {
 		t.Errorf("it took %s to stop", took)
 	}
