@@ -11,6 +11,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -228,8 +229,9 @@ func TestDevStops(t *testing.T) {
 	}
 	request.Header.Set("Authorization", "Bearer "+api.Token)
 	sent := make(chan struct{})
+	wrote := sync.OnceFunc(func() { close(sent) })
 	request = request.WithContext(httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{
-		WroteRequest: func(httptrace.WroteRequestInfo) { close(sent) },
+		WroteRequest: func(httptrace.WroteRequestInfo) { wrote() },
 	}))
 	go func() {
 		response, err := http.DefaultClient.Do(request)
