@@ -5,13 +5,11 @@ import (
 	"encoding/json"
 	"io"
 	"net/http"
-	"net/http/httptrace"
 	"os"
 	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -212,6 +210,29 @@ func TestReadyAndDocs(t *testing.T) {
 	}
 }
 
+// awaitMetric waits until the process shows that line at its metrics address.
+func (c *child) awaitMetric(line string) {
+	c.t.Helper()
+	_, rest, _ := strings.Cut(c.stdout.String()+c.stderr.String(), "  metrics ")
+	fields := strings.Fields(rest)
+	if len(fields) == 0 {
+		c.t.Fatal("it names no metrics address")
+	}
+	testkit.Eventually(c.t, waitMax, func() bool {
+		request, err := http.NewRequestWithContext(c.t.Context(), http.MethodGet, fields[0], nil)
+		if err != nil {
+			c.t.Fatal(err)
+		}
+		response, err := http.DefaultClient.Do(request)
+		if err != nil {
+			return false
+		}
+		defer func() { _ = response.Body.Close() }()
+		body, err := io.ReadAll(response.Body)
+		return err == nil && strings.Contains(string(body), line)
+	}, "the metrics show "+line)
+}
+
 // TestDevStops: SIGTERM ends long polls at once and the process soon, and what
 // was stored is there at the next start.
 func TestDevStops(t *testing.T) {
@@ -228,11 +249,6 @@ func TestDevStops(t *testing.T) {
 		t.Fatal(err)
 	}
 	request.Header.Set("Authorization", "Bearer "+api.Token)
-	sent := make(chan struct{})
-	wrote := sync.OnceFunc(func() { close(sent) })
-	request = request.WithContext(httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{
-		WroteRequest: func(httptrace.WroteRequestInfo) { wrote() },
-	}))
 	go func() {
 		response, err := http.DefaultClient.Do(request)
 		if err == nil {
@@ -240,11 +256,7 @@ func TestDevStops(t *testing.T) {
 		}
 		polled <- err
 	}()
-	select {
-	case <-sent:
-	case err := <-polled:
-		t.Fatalf("the long poll was not sent: %v", err)
-	}
+	c.awaitMetric("postroad_http_long_polls 1")
 	if took := c.terminate(); took > 30*time.Second {
 		t.Errorf("it took %s to stop", took)
 	}
