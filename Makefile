@@ -2,7 +2,7 @@
 
 TOOL := go tool -modfile=tools/go.mod
 
-.PHONY: help build test race lint fmt chaos bench ci vuln
+.PHONY: help build test race lint fmt chaos mutants bench ci vuln
 
 help:
 	@sed -n 's/^\([a-z]*\):.*## /\1	/p' $(MAKEFILE_LIST)
@@ -29,6 +29,9 @@ fmt: ## format the code
 
 chaos: ## kill things while they work, at the periods of production
 	go test -tags chaos -run Chaos -count 1 -timeout 40m ./...
+
+mutants: ## take out one rule after the other: a test of it must fail
+	go test -tags mutants -run TestMutants -count 1 -timeout 60m -v ./internal/mutants
 
 bench: ## measure against the floor of this machine
 	go run ./cmd/postroad bench

@@ -1,0 +1,4 @@
+package mutants
+
+// leaseMutants take out the rules of the lease, the checkpoint and controls.
+var leaseMutants = []Mutant{}
