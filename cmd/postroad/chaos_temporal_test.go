@@ -174,32 +174,6 @@ func (s *split) loseTemporal(r *road) {
 	}
 }
 
-// TestChaosTakeOver kills the worker that delivers; the other one takes over.
-func TestChaosTakeOver(t *testing.T) {
-	t.Parallel()
-	const takeOverMax = 45 * time.Second
-	s := newSplit(t)
-	owner := s.worker()
-	events := testkit.Lines(t, "sdk-go")
-	r := newRoad(t, s.api, "inherited", slow(5*time.Millisecond), nil)
-	r.publish(events)
-	r.consumer.WaitFor(t, 100, waitMax)
-	s.worker()
-	r.consumer.WaitFor(t, r.consumer.Count()+200, waitMax)
-	owner.kill()
-	<-time.After(arriveMax)
-	killed := time.Now()
-	first := r.awaitSince(killed, 1, 2*takeOverMax)
-	t.Logf("the other worker took over after %.1f s", first.At.Sub(killed).Seconds())
-	if first.At.Sub(killed) > takeOverMax {
-		t.Errorf("the other worker took over after %s", first.At.Sub(killed))
-	}
-	r.checkCrash(killed)
-	r.consumer.SetScript(nil)
-	r.awaitCursor(deliveredMax, len(events))
-	r.checkOrder(len(events), killed)
-}
-
 // TestChaosTerminatedWhileSending ends the run in the Temporal UI while it
 // delivers. The subscription goes on in a new run: at once where a person asks
 // for it, while the old one does not yet know that it is over, and else when it
