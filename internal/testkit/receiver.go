@@ -59,6 +59,8 @@ type Script func(n int, r *Request) Answer
 type ReceiverOptions struct {
 	Script Script
 	TLS    bool // serve HTTPS with a certificate that only Client trusts
+	// Listener is where it listens; nil: a free port of loopback.
+	Listener net.Listener
 }
 
 // Receiver is a consumer on loopback that records every request and answers by
@@ -80,6 +82,10 @@ func NewReceiver(t testing.TB, options ReceiverOptions) *Receiver {
 	r := &Receiver{script: options.Script, released: make(chan struct{}), changed: make(chan struct{})}
 	r.server = httptest.NewUnstartedServer(http.HandlerFunc(r.serve))
 	r.server.Config.ErrorLog = log.New(io.Discard, "", 0) // connections are broken on purpose
+	if options.Listener != nil {
+		_ = r.server.Listener.Close()
+		r.server.Listener = options.Listener
+	}
 	if options.TLS {
 		r.server.StartTLS()
 	} else {
