@@ -6,12 +6,15 @@ import (
 	"context"
 	"net/http"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	enumspb "go.temporal.io/api/enums/v1"
 	workflowpb "go.temporal.io/api/workflow/v1"
+	"go.temporal.io/sdk/client"
 
 	"postroad/contract"
 	"postroad/embedded"
@@ -31,19 +34,7 @@ type split struct {
 
 func newSplit(t *testing.T) *split {
 	t.Helper()
-	temporal, err := embedded.Start(t.Context(), embedded.Config{
-		DataDir: t.TempDir(), WithoutDatabase: true, WithoutUI: true, TemporalListen: "127.0.0.1:0", NoSync: true,
-	})
-	if err != nil {
-		t.Fatalf("start Temporal: %v", err)
-	}
-	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), stopMax)
-		defer cancel()
-		if err := temporal.Stop(ctx); err != nil {
-			t.Errorf("stop Temporal: %v", err)
-		}
-	})
+	temporal := startTemporal(t, "127.0.0.1:0")
 	const token = "a-token-that-is-long-enough"
 	s := &split{t: t, temporal: temporal, environ: []string{
 		"POSTROAD_DATABASE_URL=" + testkit.Database(t, nil), "POSTROAD_KEY_FILE=" + filepath.Join(t.TempDir(), "key"),
@@ -58,15 +49,34 @@ func newSplit(t *testing.T) *split {
 	return s
 }
 
-func (s *split) start(command string) *child {
+// startTemporal starts a Temporal that knows nothing yet.
+func startTemporal(t *testing.T, listen string) *embedded.Stack {
+	t.Helper()
+	temporal, err := embedded.Start(t.Context(), embedded.Config{
+		DataDir: t.TempDir(), WithoutDatabase: true, WithoutUI: true, TemporalListen: listen, NoSync: true,
+	})
+	if err != nil {
+		t.Fatalf("start Temporal: %v", err)
+	}
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), stopMax)
+		defer cancel()
+		if err := temporal.Stop(ctx); err != nil {
+			t.Errorf("stop Temporal: %v", err)
+		}
+	})
+	return temporal
+}
+
+func (s *split) start(command string, more ...string) *child {
 	s.t.Helper()
-	return startChildWith(s.t, s.t.TempDir(), s.environ, command, "--allow-loopback-endpoints")
+	return startChildWith(s.t, s.t.TempDir(), s.environ, append([]string{command, "--allow-loopback-endpoints"}, more...)...)
 }
 
 // worker starts a worker and waits until it polls.
-func (s *split) worker() *child {
+func (s *split) worker(more ...string) *child {
 	s.t.Helper()
-	c := s.start("worker")
+	c := s.start("worker", more...)
 	health := await(s.t, &c.stderr, `the worker is running" health_url=(\S+)`)
 	testkit.Eventually(s.t, startMax, func() bool { return get(s.t, health+"/readyz") == http.StatusOK }, "the worker is ready")
 	return c
@@ -130,10 +140,7 @@ func TestChaosTemporalAway(t *testing.T) {
 	// A resume is too; deliveries need Temporal. The run rests on a pause without
 	// an end, and no wake of the API reaches it: it has to be found.
 	s.startTemporal()
-	testkit.Eventually(t, waitMax, func() bool {
-		run, err := temporal.DescribeWorkflowExecution(t.Context(), contract.SubscriberWorkflowID(r.name), "")
-		return err == nil && len(run.GetPendingActivities()) == 0 && run.GetPendingWorkflowTask() == nil
-	}, "the run rests")
+	awaitRest(t, temporal, r)
 	s.stopTemporal()
 	lost := strings.Count(s.process.stderr.String(), wakeLost)
 	if status := r.control(contract.ControlResume); status != http.StatusOK {
@@ -172,6 +179,161 @@ func (s *split) loseTemporal(r *road) {
 	if first.At.Sub(back) > resumeWithin {
 		s.t.Errorf("delivering %s after Temporal's return", first.At.Sub(back))
 	}
+}
+
+// stream publishes single events to roads in turn, each of which must be
+// answered 201.
+type stream struct {
+	stop    context.CancelFunc
+	running sync.WaitGroup
+	stored  map[*road]int // to be read after finish
+	slowest time.Duration
+}
+
+func startStream(t *testing.T, pause time.Duration, roads ...*road) *stream {
+	ctx, cancel := context.WithCancel(t.Context())
+	s := &stream{stop: cancel, stored: map[*road]int{}}
+	s.running.Go(func() {
+		tick := time.NewTicker(pause)
+		defer tick.Stop()
+		for i := 0; ; i++ {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+			}
+			s.publish(roads[i%len(roads)])
+		}
+	})
+	t.Cleanup(s.finish)
+	return s
+}
+
+func (s *stream) publish(r *road) {
+	began := time.Now()
+	answer, err := r.api.Do(r.t.Context(), apiclient.Request{
+		Method: http.MethodPost, Path: "/v1/feeds/" + r.name + "/events", In: map[string]string{"resourceName": "Property", "resourceRecordKey": "1"},
+	}, nil)
+	s.slowest = max(s.slowest, time.Since(began))
+	if err != nil {
+		r.t.Errorf("publish to %s: %v", r.name, err)
+		return
+	}
+	if answer.Status != http.StatusCreated {
+		r.t.Errorf("publish to %s was answered %d", r.name, answer.Status)
+	}
+	s.stored[r]++
+}
+
+// finish stops it and waits until nothing is under way.
+func (s *stream) finish() {
+	s.stop()
+	s.running.Wait()
+}
+
+// TestChaosTemporalAwayTenMinutes stops Temporal for so long that every repeat
+// has backed off, and looks at everybody who has something to do at its return.
+func TestChaosTemporalAwayTenMinutes(t *testing.T) {
+	t.Parallel()
+	const (
+		outage                   = 10 * time.Minute
+		stopWithin, resumeWithin = time.Minute, time.Minute
+		waitFor                  = outage / 2
+	)
+	s := newSplit(t)
+	s.worker()
+	temporal := dialTemporal(t, s.temporal.TemporalAddress)
+	makeRoad := func(name string, script testkit.Script, events int) *road {
+		r := newRoad(t, s.api, name, script, nil)
+		r.publish(numbered(events))
+		return r
+	}
+	const backlog = 20_000 // at 100 a second
+	busy := makeRoad("busy", slow(10*time.Millisecond), backlog)
+	begun := map[*road]int{busy: backlog}
+	waiting, paused, resumed := makeRoad("waiting", asksOnce(2, waitFor), 5), makeRoad("paused", nil, 5), makeRoad("resumed", nil, 5)
+	others := []*road{waiting, paused, resumed}
+	for _, name := range []string{"parked-1", "parked-2", "parked-3", "parked-4"} {
+		others = append(others, makeRoad(name, nil, 5))
+	}
+	for _, r := range others {
+		begun[r] = 5
+		if r != waiting {
+			r.awaitCursor(waitMax, 5)
+		}
+	}
+	resumed.control(contract.ControlPause)
+	for _, r := range others {
+		awaitRest(t, temporal, r)
+	}
+	waiting.awaitStatus(waitMax, "waiting", func(s roadStatus) bool { return s.State == contract.StateWaiting })
+	until := time.Now().Add(waitFor)
+	paused.call(http.MethodPost, "/v1/subscribers/paused/pause", map[string]any{"until": until}, nil)
+	paused.awaitPaused()
+
+	streams := []*stream{startStream(t, 100*time.Millisecond, busy)}
+	<-time.After(time.Second) // published with Temporal, for the comparison
+	away := s.stopTemporal()
+	streams = append(streams, startStream(t, 100*time.Millisecond, others...))
+	<-time.After(time.Until(away.Add(stopWithin)))
+	resumed.control(contract.ControlResume)
+	created := makeRoad("created", nil, 5)
+	begun[created] = 5
+	roads := append(others, busy, created)
+	<-time.After(time.Until(away.Add(outage)))
+	begin := time.Now()
+	back := s.startTemporal()
+	for _, r := range roads {
+		first := r.awaitSince(begin, 1, 2*resumeWithin)
+		r.checkAway(away, stopWithin, begin)
+		t.Logf("%s: delivering %.1f s after Temporal's return", r.name, first.At.Sub(back).Seconds())
+		if first.At.Sub(back) > resumeWithin {
+			t.Errorf("%s: delivering %s after Temporal's return", r.name, first.At.Sub(back))
+		}
+	}
+	for _, stream := range streams {
+		stream.finish()
+		for r, n := range stream.stored {
+			begun[r] += n
+		}
+		t.Logf("the slowest publish took %d ms", stream.slowest.Milliseconds())
+	}
+	busy.consumer.SetScript(nil)
+	for _, r := range roads {
+		r.awaitCursor(deliveredMax, begun[r])
+		requests := r.consumer.Requests()
+		if r == waiting {
+			requests = slices.Delete(requests, 1, 2)
+		}
+		onceInOrder(t, requests, begun[r])
+		t.Logf("%s: %d events, each once and in order", r.name, begun[r])
+	}
+}
+
+// checkAway fails the test if a request came without Temporal, later than a
+// while after its stop.
+func (r *road) checkAway(away time.Time, stopWithin time.Duration, back time.Time) {
+	r.t.Helper()
+	sent := before(r.consumer.Requests(), back)
+	if len(sent) == 0 {
+		return
+	}
+	last := sent[len(sent)-1].At
+	if last.After(away) {
+		r.t.Logf("%s: delivering stopped %.1f s after Temporal was stopped", r.name, last.Sub(away).Seconds())
+	}
+	if last.Sub(away) > stopWithin {
+		r.t.Errorf("%s: a request came %s after Temporal was stopped", r.name, last.Sub(away))
+	}
+}
+
+// awaitRest waits until the subscriber's run waits for a signal or a timer.
+func awaitRest(t *testing.T, temporal client.Client, r *road) {
+	t.Helper()
+	testkit.Eventually(t, 2*waitMax, func() bool {
+		run, err := temporal.DescribeWorkflowExecution(t.Context(), contract.SubscriberWorkflowID(r.name), "")
+		return err == nil && len(run.GetPendingActivities()) == 0 && run.GetPendingWorkflowTask() == nil
+	}, "the run of "+r.name+" rests")
 }
 
 // TestChaosTerminatedWhileSending ends the run in the Temporal UI while it

@@ -28,7 +28,7 @@ type roadStatus struct {
 	State, Reason, LastError       string
 	Cursor, Head                   int64
 	DesiredVersion, AppliedVersion int64
-	PausedUntil                    *time.Time
+	PausedUntil, RetryAt           *time.Time
 	TemporalURL                    string
 }
 
