@@ -20,7 +20,7 @@ var migrationFiles embed.FS
 // migrates the same database.
 const migrationLockWaitSeconds = 300
 
-// SchemaError says that the schema and this binary do not fit together.
+// SchemaError says that the schema is older than this binary.
 type SchemaError struct {
 	// Current is the version of the database's schema, 0 for none; Needed the
 	// version this binary works with.
@@ -29,14 +29,12 @@ type SchemaError struct {
 
 // Error implements error.
 func (e *SchemaError) Error() string {
-	if e.Current > e.Needed {
-		return fmt.Sprintf("the database schema is at version %d, newer than version %d that this binary works with: use a newer postroad", e.Current, e.Needed)
-	}
 	return fmt.Sprintf("the database schema is at version %d, this binary needs version %d: run `postroad migrate`", e.Current, e.Needed)
 }
 
 // Migrate brings the schema of the database at url to the version this binary
-// works with. Several processes may call it at once: they take turns.
+// works with, and leaves a newer one alone. Several processes may call it at
+// once: they take turns.
 func Migrate(ctx context.Context, url string) (err error) {
 	cfg, err := pgxpool.ParseConfig(url)
 	if err != nil {
@@ -62,8 +60,9 @@ func Migrate(ctx context.Context, url string) (err error) {
 	return nil
 }
 
-// CheckSchema returns a *SchemaError unless the schema is at the version this
-// binary works with.
+// CheckSchema returns a *SchemaError where the schema is older than the version
+// this binary works with. A newer one is fit for it: migrations only add, so
+// that the processes of the release before go on during an upgrade.
 func CheckSchema(ctx context.Context, pool *pgxpool.Pool) error {
 	needed, err := neededVersion()
 	if err != nil {
@@ -74,7 +73,7 @@ func CheckSchema(ctx context.Context, pool *pgxpool.Pool) error {
 	if err != nil && !hasCode(err, sqlstateUndefinedTable) {
 		return fmt.Errorf("read schema version: %w", err)
 	}
-	if current != needed {
+	if current < needed {
 		return &SchemaError{Current: current, Needed: needed}
 	}
 	return nil

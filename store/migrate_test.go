@@ -52,12 +52,21 @@ func TestCheckSchema(t *testing.T) {
 			t.Errorf("got %v", err)
 		}
 	})
-	t.Run("a newer schema is refused", func(t *testing.T) {
+	t.Run("an older schema is refused", func(t *testing.T) {
+		b := setup(t)
+		b.exec(`DELETE FROM goose_db_version WHERE version_id = (SELECT max(version_id) FROM goose_db_version)`)
+		err := store.CheckSchema(t.Context(), b.pool)
+		if s := schemaError(t, err); s.Current != s.Needed-1 || !strings.Contains(err.Error(), "postroad migrate") {
+			t.Errorf("got %v", err)
+		}
+	})
+	t.Run("the release before goes on at a newer schema", func(t *testing.T) {
 		b := setup(t)
 		b.exec(`INSERT INTO goose_db_version (version_id, is_applied) VALUES (9999, true)`)
-		err := store.CheckSchema(t.Context(), b.pool)
-		if s := schemaError(t, err); s.Current != 9999 || !strings.Contains(err.Error(), "newer") {
-			t.Errorf("got %v", err)
+		check(t, store.CheckSchema(t.Context(), b.pool))
+		check(t, store.Migrate(t.Context(), b.url))
+		if last := value[int64](b, `SELECT max(version_id) FROM goose_db_version`); last != 9999 {
+			t.Errorf("migrating took the schema back to version %d", last)
 		}
 	})
 }
