@@ -1,14 +1,21 @@
-# The production image: the binary without the embedded Temporal server.
-FROM golang:1.26.8-bookworm AS build
+# The production image: one static binary without the embedded Temporal server,
+# the certificates of public authorities, and nothing else: no shell, no root.
+FROM --platform=$BUILDPLATFORM golang:1.26.8-bookworm AS build
+ARG TARGETOS
+ARG TARGETARCH
+# Empty: the version that the source says it becomes.
+ARG VERSION=
 WORKDIR /src
 COPY . .
 RUN --mount=type=cache,target=/go/pkg/mod --mount=type=cache,target=/root/.cache/go-build \
-    CGO_ENABLED=0 go build -tags slim -trimpath -buildvcs=false -ldflags='-s -w' -o /postroad ./cmd/postroad
+    CGO_ENABLED=0 GOOS=$TARGETOS GOARCH=$TARGETARCH \
+    go build -tags slim -trimpath -buildvcs=false -ldflags="-s -w ${VERSION:+-X main.releaseVersion=$VERSION}" \
+    -o /postroad ./cmd/postroad
 
-# Alpine and not an empty image: its wget is the health check.
-FROM alpine:3.22
-RUN apk add --no-cache ca-certificates tzdata && \
-    adduser -u 10001 -D -H postroad
+FROM scratch
+COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
 COPY --from=build /postroad /usr/local/bin/postroad
-USER postroad
+COPY LICENSE /LICENSE
+ENV PATH=/usr/local/bin
+USER 10001:10001
 ENTRYPOINT ["/usr/local/bin/postroad"]

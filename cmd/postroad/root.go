@@ -57,7 +57,7 @@ func (p *program) rootCommand() *cobra.Command {
 		flags.StringVar(&p.dataDir, "data-dir", "", "data `directory` of a running stack to take address and token from (POSTROAD_DATA_DIR)")
 		root.AddCommand(command)
 	}
-	root.AddCommand(p.listenCommand(), p.benchCommand(), p.benchReceiverCommand(), p.versionCommand())
+	root.AddCommand(p.listenCommand(), p.benchCommand(), p.benchReceiverCommand(), p.healthcheckCommand(), p.versionCommand())
 	return root
 }
 
@@ -82,8 +82,9 @@ func (p *program) versionCommand() *cobra.Command {
 	}
 }
 
-// releaseVersion is the version this source becomes.
-const releaseVersion = "0.1.0-dev"
+// releaseVersion is the version this source becomes; a release sets it to its
+// own when it links (deploy/release).
+var releaseVersion = "0.1.0-dev" //nolint:gochecknoglobals // -ldflags -X sets nothing else
 
 type versionDocument struct {
 	Version  string `json:"version"`

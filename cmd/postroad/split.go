@@ -129,22 +129,23 @@ func (p *program) temporalOptions(logger *slog.Logger) (client.Options, error) {
 
 func (p *program) apiCommand() *cobra.Command {
 	f := &serverFlags{}
-	var uiURL string
+	var uiURL, tokenFile string
 	command := &cobra.Command{
 		Use:         "api",
 		Short:       "Run the HTTP API against a PostgreSQL and a Temporal of your own",
 		Long:        "Run the HTTP API. It needs PostgreSQL; without Temporal it goes on taking events." + temporalHelp,
 		Args:        cobra.NoArgs,
-		Annotations: map[string]string{envFlags: serverEnv + " temporal-ui-url"},
-		RunE:        p.action(func(ctx context.Context, _ []string) error { return p.api(ctx, f, uiURL) }),
+		Annotations: map[string]string{envFlags: serverEnv + " temporal-ui-url admin-token-file"},
+		RunE:        p.action(func(ctx context.Context, _ []string) error { return p.api(ctx, f, uiURL, tokenFile) }),
 	}
 	f.add(command.Flags(), "127.0.0.1:8080", "127.0.0.1:9464")
 	command.Flags().StringVar(&uiURL, "temporal-ui-url", "", "where Temporal's UI is, for links in the status")
+	command.Flags().StringVar(&tokenFile, "admin-token-file", "", "`file` with the admin token, where POSTROAD_ADMIN_TOKEN is not set")
 	f.log.add(command)
 	return command
 }
 
-func (p *program) api(ctx context.Context, f *serverFlags, uiURL string) error {
+func (p *program) api(ctx context.Context, f *serverFlags, uiURL, tokenFile string) error {
 	logger, err := f.log.logger(p.stderr)
 	if err != nil {
 		return err
@@ -156,8 +157,8 @@ func (p *program) api(ctx context.Context, f *serverFlags, uiURL string) error {
 	if err := f.validate(); err != nil {
 		return err
 	}
-	token := p.env[config.EnvAdminToken]
-	if err := config.CheckAdminToken(token); err != nil {
+	token, err := config.ReadAdminToken(p.env[config.EnvAdminToken], tokenFile)
+	if err != nil {
 		return usageError{err}
 	}
 	options, err := p.temporalOptions(logger)

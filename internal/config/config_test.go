@@ -87,6 +87,28 @@ func TestAdminToken(t *testing.T) {
 	}
 }
 
+func TestReadAdminToken(t *testing.T) {
+	t.Parallel()
+	const given, filed = "given-in-the-environment", "given-in-a-file-of-its-own"
+	file := filepath.Join(t.TempDir(), "token")
+	if err := os.WriteFile(file, []byte(filed+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct{ given, file, want string }{
+		{given, "", given}, {given, file, given}, {"", file, filed},
+	} {
+		if got, err := config.ReadAdminToken(test.given, test.file); err != nil || got != test.want {
+			t.Errorf("%q and %q: %q, %v", test.given, test.file, got, err)
+		}
+	}
+	if _, err := config.ReadAdminToken("", file+"-none"); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a file that is not there: %v", err)
+	}
+	if _, err := config.ReadAdminToken("", ""); err == nil {
+		t.Error("no token at all was taken")
+	}
+}
+
 func TestAddressIsReplacedWhole(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

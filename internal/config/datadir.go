@@ -69,6 +69,19 @@ func AdminToken(dir, given string) (token string, kept bool, err error) {
 	return token, false, nil
 }
 
+// ReadAdminToken returns the admin token that a server was given: itself, or
+// else in a file, which may end in white space.
+func ReadAdminToken(given, file string) (string, error) {
+	if given == "" && file != "" {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			return "", fmt.Errorf("read admin token: %w", err)
+		}
+		given = strings.TrimSpace(string(text))
+	}
+	return given, CheckAdminToken(given)
+}
+
 // CheckAdminToken refuses a token that could not be sent in a header or that is
 // short enough to be guessed.
 func CheckAdminToken(token string) error {
