@@ -184,6 +184,7 @@ func TestSameKeyFromManyPublishers(t *testing.T) {
 	t.Parallel()
 	b := setup(t, eventlog.Config{})
 	other := setupAt(t, b.url, eventlog.Config{}) // another process
+	release := b.holdFeed(b.feed)
 	var wait sync.WaitGroup
 	for i := range 32 {
 		log := b.log
@@ -197,6 +198,8 @@ func TestSameKeyFromManyPublishers(t *testing.T) {
 			}
 		})
 	}
+	b.awaitLockWaiters(2) // both processes asked before either stored the key
+	release()
 	wait.Wait()
 	if events := b.readAll(b.feed); len(events) != 1 {
 		t.Errorf("the log has %d events, want one", len(events))
@@ -236,6 +239,27 @@ func TestGroup(t *testing.T) {
 		must(t, b.pool.QueryRow(t.Context(), `SELECT count(DISTINCT xmin::text) FROM events`).Scan(&transactions))
 		if transactions != 2 {
 			t.Errorf("4 requests took %d transactions, want the first and a group", transactions)
+		}
+	})
+	t.Run("a group is bounded", func(t *testing.T) {
+		t.Parallel()
+		big := record("big")
+		big.Data = json.RawMessage(`"` + strings.Repeat("x", 1000) + `"`)
+		for name, config := range map[string]eventlog.Config{"events": {GroupEvents: 3}, "bytes": {GroupBytes: 7 * big.Size() / 2}} {
+			t.Run(name, func(t *testing.T) {
+				t.Parallel()
+				b := setup(t, config)
+				for _, wait := range held(t, b, []event.Event{big, big}, []event.Event{big, big}, []event.Event{big}) {
+					_, err := wait()
+					must(t, err)
+				}
+				var sizes []int
+				must(t, b.pool.QueryRow(t.Context(), `SELECT array_agg(n ORDER BY first) FROM (
+					SELECT count(*) AS n, min(sequence) AS first FROM events GROUP BY xmin::text) g`).Scan(&sizes))
+				if diff := cmp.Diff([]int{1, 2, 3}, sizes); diff != "" {
+					t.Errorf("events stored together (-want +got):\n%s", diff)
+				}
+			})
 		}
 	})
 	t.Run("one with bad data fails alone", func(t *testing.T) {

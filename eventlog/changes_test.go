@@ -187,6 +187,11 @@ func TestNotified(t *testing.T) {
 			t.Fatalf("head is %d, want %d", head, want)
 		}
 	}
+	// Beside a repeat.
+	head := b.append(b.feed, keyed("k", "1")).Last + 2
+	b.append(b.feed, keyed("k", "1"), record("2"), record("3"))
+	here.await(t, b.feed, head)
+	there.await(t, b.feed, head)
 }
 
 // TestIdleFeedsCostNothing follows one of many feeds: a look asks one question

@@ -1,16 +1,20 @@
 package eventlog_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
+	"net"
 	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"postroad/event"
@@ -156,9 +160,15 @@ func TestPostgreSQLAway(t *testing.T) {
 	}
 }
 
-// TestOutcomeUnknown loses sight of a group in flight: its publishers are told,
-// and nothing is sent again.
+// TestOutcomeUnknown loses sight of a group: its publishers are told, and
+// nothing is sent again.
 func TestOutcomeUnknown(t *testing.T) {
+	t.Parallel()
+	t.Run("before the commit", outcomeUnknownBefore)
+	t.Run("after the commit", outcomeUnknownAfter)
+}
+
+func outcomeUnknownBefore(t *testing.T) {
 	t.Parallel()
 	b := setup(t, eventlog.Config{AppendTimeout: 300 * time.Millisecond})
 	release := b.holdFeed(b.feed)
@@ -181,6 +191,64 @@ func TestOutcomeUnknown(t *testing.T) {
 		}
 	}
 	if n > 1 {
+		t.Errorf("the event is in the log %d times", n)
+	}
+}
+
+// lossyConn loses its connection when the server has answered a request that
+// carries the marker: what the request did is committed by then.
+type lossyConn struct {
+	net.Conn
+	marker []byte
+	lost   *atomic.Int64 // answers
+	marked atomic.Bool
+}
+
+func (c *lossyConn) Write(b []byte) (int, error) {
+	if bytes.Contains(b, c.marker) {
+		c.marked.Store(true)
+	}
+	return c.Conn.Write(b)
+}
+
+func (c *lossyConn) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	if err == nil && c.marked.Load() {
+		c.lost.Add(1)
+		_ = c.Close()
+		return 0, io.ErrUnexpectedEOF
+	}
+	return n, err
+}
+
+func outcomeUnknownAfter(t *testing.T) {
+	t.Parallel()
+	var lost atomic.Int64
+	url := testkit.Database(t, store.Migrate)
+	config, err := store.PoolConfig(url)
+	must(t, err)
+	// The call is prepared anew each time otherwise, which has an answer of its own.
+	config.ConnConfig.DefaultQueryExecMode = pgx.QueryExecModeExec
+	dial := config.ConnConfig.DialFunc
+	config.ConnConfig.DialFunc = func(ctx context.Context, network, address string) (net.Conn, error) {
+		conn, err := dial(ctx, network, address)
+		return &lossyConn{Conn: conn, marker: []byte("marked"), lost: &lost}, err
+	}
+	pool, err := pgxpool.NewWithConfig(t.Context(), config)
+	must(t, err)
+	t.Cleanup(pool.Close)
+	log := eventlog.New(pool, eventlog.Config{Logger: slog.New(slog.DiscardHandler)})
+	must(t, log.Start(context.Background()))
+	t.Cleanup(log.Close)
+
+	b := setupAt(t, url, eventlog.Config{})
+	if _, err = log.Append(t.Context(), b.feed, []event.Event{record("marked")}); !errors.Is(err, eventlog.ErrUnknownOutcome) {
+		t.Errorf("got %v, want ErrUnknownOutcome", err)
+	}
+	if n := lost.Load(); n != 1 {
+		t.Errorf("%d answers were lost, want one", n)
+	}
+	if n := len(b.readAll(b.feed)); n != 1 {
 		t.Errorf("the event is in the log %d times", n)
 	}
 }

@@ -10,7 +10,6 @@ import (
 
 	"postroad/event"
 	"postroad/eventlog"
-	"postroad/internal/testkit"
 )
 
 func TestFeeds(t *testing.T) {
@@ -163,19 +162,44 @@ func TestDeleteFeedInUse(t *testing.T) {
 	// A subscriber that is being made: deleting waits for it.
 	conn := b.connect()
 	must(t, errors.Join(exec(conn, `BEGIN`), exec(conn, subscribe, feed.ID)))
-	deleted := make(chan error, 1)
-	go func() { deleted <- b.log.DeleteFeed(t.Context(), "tenant") }()
-	testkit.Eventually(t, soon, func() bool {
-		var waits int
-		must(t, b.pool.QueryRow(t.Context(), `SELECT count(*) FROM pg_stat_activity
-			WHERE datname = current_database() AND wait_event_type = 'Lock'`).Scan(&waits))
-		return waits > 0
-	}, "deletion waits")
+	deleted := b.deleting("tenant")
+	b.awaitLockWaiters(1)
 	must(t, exec(conn, `COMMIT`))
 	if err := <-deleted; !errors.Is(err, eventlog.ErrFeedInUse) {
 		t.Errorf("got %v, want ErrFeedInUse", err)
 	}
 	b.append(feed, records(1)...)
+}
+
+// deleting starts a deletion and returns where its result comes.
+func (b *bundle) deleting(name string) <-chan error {
+	deleted := make(chan error, 1)
+	go func() { deleted <- b.log.DeleteFeed(b.t.Context(), name) }()
+	return deleted
+}
+
+// TestDeleteFeedBesideAppends deletes a feed while events are being stored in
+// it: what an earlier append commits is deleted too, a later one is refused.
+func TestDeleteFeedBesideAppends(t *testing.T) {
+	t.Parallel()
+	b := setup(t, eventlog.Config{})
+	feed := b.newFeed("tenant", "")
+	inTenant := *b
+	inTenant.feed = feed
+	commit := ourLog{&inTenant}.publishLate(t, "earlier")
+	deleted := b.deleting("tenant")
+	b.awaitLockWaiters(1)
+	later := b.appending(t.Context(), feed, record("later"))
+	b.awaitLockWaiters(2)
+	commit()
+	must(t, <-deleted)
+	if _, err := later(); !errors.Is(err, eventlog.ErrNotFound) {
+		t.Errorf("an append after the deletion: %v, want ErrNotFound", err)
+	}
+	again := b.newFeed("tenant", "")
+	if again.FloorSequence != 1 || again.Head != 1 {
+		t.Errorf("made again with the floor at %d and the head at %d, want both at the last event of the old feed", again.FloorSequence, again.Head)
+	}
 }
 
 func TestReapDeletedGoesOnToTheNextFeed(t *testing.T) {

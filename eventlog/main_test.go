@@ -112,11 +112,12 @@ func (b *bundle) awaitLockWaiters(n int) {
 	testkit.Eventually(b.t, soon, func() bool { return b.lockWaiters() >= n }, "appends wait for the feed's lock")
 }
 
+// lockWaiters counts those who wait for a lock of any kind.
 func (b *bundle) lockWaiters() int {
 	b.t.Helper()
 	var n int
-	must(b.t, b.pool.QueryRow(b.t.Context(), `SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted
-		AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`).Scan(&n))
+	must(b.t, b.pool.QueryRow(b.t.Context(), `SELECT count(*) FROM pg_stat_activity
+		WHERE datname = current_database() AND wait_event_type = 'Lock'`).Scan(&n))
 	return n
 }
 
