@@ -90,13 +90,23 @@ func (r *road) awaitSince(moment time.Time, n int, most time.Duration) testkit.R
 	return r.consumer.WaitFor(r.t, len(before(r.consumer.Requests(), moment))+n, most)[cut(r.consumer.Requests(), moment)]
 }
 
-// checkCrash looks at what a crash and the restart at command cost a road:
-// nothing is left out, and only a suffix of what was sent is repeated, as short
-// and as young as promised.
+// checkCrash looks at what a crash and the restart at command cost a road.
 func (r *road) checkCrash(command time.Time) {
 	r.t.Helper()
+	took := r.checkRepeats(command).At.Sub(command)
+	r.t.Logf("%s: delivering %.1f s after the restart command", r.name, took.Seconds())
+	if took > recoverMax {
+		r.t.Errorf("%s: delivering again after %s", r.name, took)
+	}
+}
+
+// checkRepeats looks at what is sent again since a moment at which the one that
+// delivered was gone, and returns the first request: nothing is left out, and
+// only a suffix of what was sent is repeated, as short and as young as promised.
+func (r *road) checkRepeats(gone time.Time) testkit.Request {
+	r.t.Helper()
 	all := r.consumer.Requests()
-	sent, again := before(all, command), since(all, command)
+	sent, again := before(all, gone), since(all, gone)
 	if len(sent) == 0 || len(again) == 0 {
 		r.t.Fatalf("%s: %d requests before the crash, %d after it", r.name, len(sent), len(again))
 	}
@@ -107,17 +117,15 @@ func (r *road) checkCrash(command time.Time) {
 		r.t.Fatalf("%s: after event %d came event %d", r.name, lastOf(r.t, last), firstOf(r.t, first))
 	}
 	age := ageOf(r.t, sent, firstOf(r.t, first))
-	r.t.Logf("%s: delivering %.1f s after the restart command; %d events repeated (%d were in flight), the oldest settled %d ms before the last request",
-		r.name, first.At.Sub(command).Seconds(), repeats, inFlight, age.Milliseconds())
-	if took := first.At.Sub(command); took > recoverMax {
-		r.t.Errorf("%s: delivering again after %s", r.name, took)
-	}
+	r.t.Logf("%s: %d events repeated (%d were in flight), the oldest settled %d ms before the last request",
+		r.name, repeats, inFlight, age.Milliseconds())
 	if repeats > max(repeatsMax, inFlight)+inFlight {
 		r.t.Errorf("%s: %d events were repeated", r.name, repeats)
 	}
 	if age > repeatAgeMax+measureMax {
 		r.t.Errorf("%s: the oldest event repeated had been settled %s before the last request", r.name, age)
 	}
+	return first
 }
 
 // ageOf is how long before the last request the event was answered; 0 if the

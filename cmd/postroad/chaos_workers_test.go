@@ -3,16 +3,83 @@
 package main_test
 
 import (
+	"fmt"
+	"net"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
+	"postroad/contract"
 	"postroad/internal/testkit"
 )
+
+const (
+	takeOverMax = 45 * time.Second // from a dead process
+	vanishedMax = 90 * time.Second // from one whose connections stay
+	wakeOverMax = 15 * time.Second // for the waker
+	goOnMax     = 5 * time.Second  // from one that stops in order
+)
+
+// remotes are the connections over which requests came.
+func remotes(requests []testkit.Request) map[string]bool {
+	all := map[string]bool{}
+	for _, r := range requests {
+		all[r.Remote] = true
+	}
+	return all
+}
+
+// hang waits until a request hangs that is not answered, and returns its number;
+// script answers those after it.
+func (r *road) hang(script testkit.Script) (n int) {
+	r.t.Helper()
+	var once sync.Once
+	arrived := make(chan int, 1)
+	r.consumer.SetScript(func(n int, request *testkit.Request) testkit.Answer {
+		answer := script(n, request)
+		once.Do(func() {
+			arrived <- n
+			answer = testkit.Answer{Hang: testkit.Forever}
+		})
+		return answer
+	})
+	select {
+	case n = <-arrived:
+	case <-time.After(waitMax):
+		r.t.Fatalf("%s: no request came within %s", r.name, waitMax)
+	}
+	return n
+}
+
+// takenOver looks at how another worker goes on since the moment at which the
+// one that delivered was gone.
+func (r *road) takenOver(gone time.Time, most time.Duration) {
+	r.t.Helper()
+	first := r.awaitSince(gone, 1, 2*most)
+	r.t.Logf("%s: the other worker took over after %.1f s", r.name, first.At.Sub(gone).Seconds())
+	if first.At.Sub(gone) > most {
+		r.t.Errorf("%s: the other worker took over after %s", r.name, first.At.Sub(gone))
+	}
+	r.checkRepeats(gone)
+}
+
+// signal sends a signal to the process alone.
+func (c *child) signal(signal syscall.Signal) {
+	c.t.Helper()
+	if err := c.cmd.Process.Signal(signal); err != nil {
+		c.t.Fatalf("send %s: %v", signal, err)
+	}
+}
 
 // TestChaosTakeOver kills the worker that delivers; the other one takes over.
 func TestChaosTakeOver(t *testing.T) {
 	t.Parallel()
-	const takeOverMax = 45 * time.Second
 	s := newSplit(t)
 	owner := s.worker()
 	events := testkit.Lines(t, "sdk-go")
@@ -24,13 +91,295 @@ func TestChaosTakeOver(t *testing.T) {
 	owner.kill()
 	<-time.After(arriveMax)
 	killed := time.Now()
-	first := r.awaitSince(killed, 1, 2*takeOverMax)
-	t.Logf("the other worker took over after %.1f s", first.At.Sub(killed).Seconds())
-	if first.At.Sub(killed) > takeOverMax {
-		t.Errorf("the other worker took over after %s", first.At.Sub(killed))
-	}
-	r.checkCrash(killed)
+	r.takenOver(killed, takeOverMax)
 	r.consumer.SetScript(nil)
 	r.awaitCursor(deliveredMax, len(events))
 	r.checkOrder(len(events), killed)
+}
+
+// TestChaosZombie stops a worker where it is, for so long that the other one
+// has gone far ahead, and lets it go on: with an answer that it has not read
+// yet, and with a request whose time is over. It sends nothing more for what it
+// lost, writes nothing down, and is good for taking over in its turn.
+func TestChaosZombie(t *testing.T) {
+	t.Parallel()
+	const frozen, pace = 5 * time.Minute, 3 * time.Second
+	s := newSplit(t)
+	zombie := s.worker()
+	events := testkit.Lines(t, "sdk-go")
+	single := newRoad(t, s.api, "single", slow(pace/100), nil)
+	batches := newRoad(t, s.api, "batches", slow(pace), map[string]any{"batchSize": 100, "format": "raw"})
+	roads := []*road{single, batches}
+	for _, r := range roads {
+		r.publish(events)
+	}
+	single.consumer.WaitFor(t, 100, waitMax)
+	heir := s.worker()
+	hung := batches.hang(slow(pace))
+	zombie.signal(syscall.SIGSTOP)
+	<-time.After(arriveMax)
+	stopped := time.Now()
+	for _, r := range roads {
+		r.takenOver(stopped, vanishedMax)
+	}
+
+	<-time.After(time.Until(stopped.Add(frozen)))
+	resumed := time.Now()
+	zombie.signal(syscall.SIGCONT)
+	testkit.Eventually(t, waitMax, func() bool { return batches.consumer.Requests()[hung-1].Took > 0 }, "the zombie gives its request up")
+	batches.awaitSince(resumed, 6, waitMax)
+	single.awaitSince(resumed, 300, waitMax)
+	for _, r := range roads {
+		all := r.consumer.Requests()
+		heirs := remotes(since(before(all, resumed), stopped))
+		for _, request := range since(all, resumed) {
+			if !heirs[request.Remote] {
+				t.Errorf("%s: %.2f s after it went on, the zombie sent event %d", r.name, request.At.Sub(resumed).Seconds(), firstOf(t, request))
+			}
+		}
+		if status := r.status(); status.State != "active" || status.LastError != "" {
+			t.Errorf("%s: %s, %q: the zombie's verdict counts", r.name, status.State, status.LastError)
+		}
+		t.Logf("%s: the other worker was %d events ahead, and has made %d requests since", r.name,
+			firstOf(t, all[len(before(all, resumed))-1])-lastOf(t, all[len(before(all, stopped))-1]), len(since(all, resumed)))
+	}
+
+	heir.kill()
+	<-time.After(arriveMax)
+	killed := time.Now()
+	for _, r := range roads {
+		r.takenOver(killed, takeOverMax)
+		r.consumer.SetScript(nil)
+	}
+	for _, r := range roads {
+		r.awaitCursor(deliveredMax, len(events))
+		r.checkOrder(len(events), stopped, killed)
+		if most := r.consumer.MaxInFlight(); most > 2 {
+			t.Errorf("%s: %d requests were in flight at once", r.name, most)
+		}
+	}
+}
+
+// TestChaosDrainBesideLive replaces two workers under load, one after the other.
+// What the one that stops delivered goes on elsewhere, soon; nothing is repeated
+// but the request that its consumer left unanswered.
+func TestChaosDrainBesideLive(t *testing.T) {
+	t.Parallel()
+	const subscribers, pace = 4, 20 * time.Millisecond
+	s := newSplit(t)
+	events := testkit.Lines(t, "sdk-go")[:6000]
+	var roads []*road
+	var workers [2]*child
+	for w := range workers {
+		workers[w] = s.worker()
+		for range subscribers {
+			r := newRoad(t, s.api, "road-"+strconv.Itoa(len(roads)+1), slow(pace), nil)
+			r.call(http.MethodPatch, "/v1/subscribers/"+r.name, map[string]any{"endpoint": map[string]any{"timeout": "60s"}}, nil)
+			r.publish(events)
+			r.consumer.WaitFor(t, 50, waitMax)
+			roads = append(roads, r)
+		}
+	}
+	if owned := len(s.deliveredBy(workers[1], roads)); owned == 0 {
+		t.Fatal("the second worker delivers nothing: this shows nothing")
+	}
+	sluggish := roads[0]
+	unanswered := sluggish.hang(slow(pace))
+	s.replace(workers[0], roads, sluggish)
+
+	s.worker()
+	s.replace(workers[1], roads, nil)
+	for _, r := range roads {
+		r.consumer.SetScript(nil)
+	}
+	for _, r := range roads {
+		r.awaitCursor(deliveredMax, len(events))
+		all := r.consumer.Requests()
+		if r == sluggish {
+			all = slices.Delete(all, unanswered-1, unanswered)
+		} else if most := r.consumer.MaxInFlight(); most > 1 {
+			t.Errorf("%s: %d requests were in flight at once", r.name, most)
+		}
+		onceInOrder(t, all, len(events))
+	}
+}
+
+// deliveredBy are the roads that a worker delivers to.
+func (s *split) deliveredBy(worker *child, roads []*road) (owned []*road) {
+	s.t.Helper()
+	temporal := dialTemporal(s.t, s.temporal.TemporalAddress)
+	for _, r := range roads {
+		run, err := temporal.DescribeWorkflowExecution(s.t.Context(), contract.SubscriberWorkflowID(r.name), "")
+		if err != nil {
+			s.t.Fatalf("describe the run of %s: %v", r.name, err)
+		}
+		pending := run.GetPendingActivities()
+		if len(pending) != 1 {
+			s.t.Fatalf("%s: %d activities run", r.name, len(pending))
+		}
+		if strings.HasPrefix(pending[0].GetLastWorkerIdentity(), fmt.Sprintf("%d@", worker.cmd.Process.Pid)) {
+			owned = append(owned, r)
+		}
+	}
+	return owned
+}
+
+// replace terminates a worker. Another one goes on with what it delivered, for a
+// sluggish consumer when its request was given up; to the others nothing happens.
+func (s *split) replace(worker *child, roads []*road, sluggish *road) {
+	s.t.Helper()
+	owned := s.deliveredBy(worker, roads)
+	asked := time.Now()
+	took := worker.terminate()
+	s.t.Logf("delivering to %d of %d, it stopped in %.1f s", len(owned), len(roads), took.Seconds())
+	if took > 30*time.Second {
+		s.t.Errorf("it took %s to stop", took)
+	}
+	for _, r := range roads {
+		from := asked
+		if r == sluggish {
+			from = asked.Add(took)
+		}
+		r.awaitSince(from, 100, recoverMax)
+		all := r.consumer.Requests()
+		own := remotes(before(all, asked))
+		at := slices.IndexFunc(all, func(request testkit.Request) bool { return !own[request.Remote] })
+		if moved := at >= 0; moved != slices.Contains(owned, r) {
+			s.t.Errorf("%s: over another connection from request %d on, want one: %v", r.name, at+1, slices.Contains(owned, r))
+			continue
+		}
+		if at < 0 {
+			continue
+		}
+		pause := all[at].At.Sub(all[at-1].At)
+		s.t.Logf("%s: goes on %.2f s after SIGTERM, %.2f s after the request before", r.name, all[at].At.Sub(asked).Seconds(), pause.Seconds())
+		if all[at].At.Sub(from) > goOnMax {
+			s.t.Errorf("%s: goes on after %s", r.name, all[at].At.Sub(from))
+		}
+	}
+}
+
+// valve is a way to Temporal that can be frozen: what is said is lost, with every
+// connection open.
+type valve struct {
+	address string
+	frozen  atomic.Bool
+
+	mu    sync.Mutex
+	conns []net.Conn
+}
+
+func newValve(t *testing.T, server string) *valve {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	v := &valve{address: listener.Addr().String()}
+	var all sync.WaitGroup
+	all.Go(func() {
+		for {
+			near, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			far, err := net.Dial("tcp", server)
+			if err != nil {
+				_ = near.Close()
+				continue
+			}
+			v.mu.Lock()
+			v.conns = append(v.conns, near, far)
+			v.mu.Unlock()
+			all.Go(func() { v.copy(far, near) })
+			all.Go(func() { v.copy(near, far) })
+		}
+	})
+	t.Cleanup(func() {
+		_ = listener.Close()
+		v.cut()
+		all.Wait()
+	})
+	return v
+}
+
+func (v *valve) copy(to, from net.Conn) {
+	defer to.Close()
+	buffer := make([]byte, 64<<10)
+	for {
+		n, err := from.Read(buffer)
+		if v.frozen.Load() {
+			n = 0
+		}
+		if _, failed := to.Write(buffer[:n]); failed != nil || err != nil {
+			return
+		}
+	}
+}
+
+// cut ends all connections and lets new ones through.
+func (v *valve) cut() {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for _, c := range v.conns {
+		_ = c.Close()
+	}
+	v.conns = nil
+	v.frozen.Store(false)
+}
+
+// TestChaosWakerKilled lets a waker find an event for a subscriber at rest and
+// say so to a Temporal that does not hear it: once its connections break then,
+// once it is killed.
+func TestChaosWakerKilled(t *testing.T) {
+	t.Parallel()
+	s := newSplit(t)
+	v := newValve(t, s.temporal.TemporalAddress)
+	behind := *s
+	behind.environ = append(slices.Clone(s.environ), "TEMPORAL_ADDRESS="+v.address)
+	waker := behind.worker()
+	await(t, &waker.stderr, "(waker active)")
+	heir := s.worker()
+	temporal := dialTemporal(t, s.temporal.TemporalAddress)
+	deaf := newRoad(t, s.api, "deaf", nil, nil)
+	orphaned := newRoad(t, s.api, "orphaned", nil, nil)
+	for _, r := range []*road{deaf, orphaned} {
+		r.publish(numbered(1))
+	}
+	for _, r := range []*road{deaf, orphaned} {
+		r.awaitCursor(waitMax, 1)
+		awaitRest(t, temporal, r)
+	}
+
+	v.frozen.Store(true)
+	deaf.wakeLost(waker)
+	cut := time.Now()
+	v.cut()
+	t.Logf("a wake whose connection broke arrived after %.1f s", deaf.awaitSince(cut, 1, waitMax).At.Sub(cut).Seconds())
+	deaf.awaitCursor(waitMax, 2)
+
+	v.frozen.Store(true)
+	orphaned.wakeLost(waker)
+	waker.kill()
+	killed := time.Now()
+	first := orphaned.awaitSince(killed, 1, 2*wakeOverMax)
+	t.Logf("another waker woke it after %.1f s", first.At.Sub(killed).Seconds())
+	if first.At.Sub(killed) > wakeOverMax {
+		t.Errorf("another waker woke it after %s", first.At.Sub(killed))
+	}
+	await(t, &heir.stderr, "(waker active)")
+	for _, r := range []*road{deaf, orphaned} {
+		r.awaitCursor(waitMax, 2)
+		onceInOrder(t, r.consumer.Requests(), 2)
+	}
+}
+
+// wakeLost publishes an event to a subscriber at rest, and returns when the waker
+// has found it and could not say so. Nobody else does.
+func (r *road) wakeLost(waker *child) {
+	r.t.Helper()
+	count := r.consumer.Count()
+	r.publish(numbered(1))
+	await(r.t, &waker.stderr, `wake not sent" subscriber=(`+r.name+`)`)
+	r.stays(count, 0)
 }
