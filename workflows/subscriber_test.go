@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/stretchr/testify/mock"
+	commonpb "go.temporal.io/api/common/v1"
 	"go.temporal.io/sdk/activity"
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/converter"
@@ -331,6 +332,88 @@ func TestSubscriberEnds(t *testing.T) {
 			t.Fatalf("error %v, delivered at %v", err, b.trace.Delivers)
 		}
 	})
+}
+
+// TestSubscriberActivities: a control never waits for a slot that deliveries
+// have taken, and a dead worker's Deliver is missed soon. What fails is ours, so
+// it is tried until it returns.
+func TestSubscriberActivities(t *testing.T) {
+	t.Parallel()
+	const s = time.Second
+	b := setup(t)
+	type ran struct {
+		Queue              string
+		Attempt            int32
+		Heartbeat, Timeout time.Duration
+	}
+	var delivers, applies []ran
+	fails := func(runs *[]ran) func(ctx context.Context) error {
+		return func(ctx context.Context) error {
+			info := activity.GetInfo(ctx)
+			b.mu.Lock()
+			defer b.mu.Unlock()
+			*runs = append(*runs, ran{info.TaskQueue, info.Attempt, info.HeartbeatTimeout, info.StartToCloseTimeout})
+			if len(*runs) < 5 {
+				return errors.New("PostgreSQL is away")
+			}
+			return nil
+		}
+	}
+	deliver, apply := fails(&delivers), fails(&applies)
+	b.OnActivity(contract.DeliverActivity, mock.Anything, mock.Anything).Return(
+		func(ctx context.Context, _ contract.DeliverInput) (contract.DeliverResult, error) {
+			return resting(contract.OutcomeHalted), deliver(ctx)
+		})
+	b.OnActivity(contract.ApplyActivity, mock.Anything, mock.Anything).Return(
+		func(ctx context.Context, _ contract.ApplyInput) (contract.ApplyResult, error) {
+			return contract.ApplyResult{}, apply(ctx)
+		})
+	b.signals(event{10 * s, contract.SignalPause, nil})
+	if err := b.run(5*time.Minute, acme); err == nil {
+		t.Fatal("the run completed")
+	}
+	var wantDelivers, wantApplies []ran
+	for n := range int32(5) {
+		wantDelivers = append(wantDelivers, ran{contract.TaskQueue, n + 1, 30 * s, 10 * time.Minute})
+		wantApplies = append(wantApplies, ran{contract.ControlTaskQueue, n + 1, 0, 10 * s})
+	}
+	wantDelivers = append(wantDelivers, ran{contract.TaskQueue, 1, 30 * s, 10 * time.Minute}) // for the control
+	if diff := cmp.Diff(wantDelivers, delivers); diff != "" {
+		t.Errorf("Deliver (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff(wantApplies, applies); diff != "" {
+		t.Errorf("Apply (-want +got):\n%s", diff)
+	}
+}
+
+// TestDecode: what does not decode as a whole means the plain thing.
+func TestDecode(t *testing.T) {
+	t.Parallel()
+	encode := func(values ...any) *commonpb.Payloads {
+		payloads, err := converter.GetDefaultDataConverter().ToPayloads(values...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return payloads
+	}
+	plain := contract.PauseSignal{}
+	for name, tt := range map[string]struct {
+		payloads *commonpb.Payloads
+		want     contract.PauseSignal
+	}{
+		"none":               {nil, plain},
+		"no values":          {&commonpb.Payloads{}, plain},
+		"null":               {encode(nil), plain},
+		"another type":       {encode("maintenance"), plain},
+		"broken in part":     {encode(map[string]any{"reason": "maintenance", "until": 5}), plain},
+		"bytes":              {encode([]byte{0xff, 0}), plain},
+		"as it should be":    {encode(contract.PauseSignal{Reason: "maintenance"}), contract.PauseSignal{Reason: "maintenance"}},
+		"and something more": {encode(contract.PauseSignal{Reason: "maintenance"}, "more"), contract.PauseSignal{Reason: "maintenance"}},
+	} {
+		if diff := cmp.Diff(tt.want, decode[contract.PauseSignal](signal{contract.SignalPause, tt.payloads})); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", name, diff)
+		}
+	}
 }
 
 func TestSubscriberControls(t *testing.T) {
