@@ -114,6 +114,41 @@ func TestControlInFlight(t *testing.T) {
 	})
 }
 
+// TestControlSeen shows each way by which a control reaches its holder, without
+// the others.
+func TestControlSeen(t *testing.T) {
+	t.Parallel()
+	silently := func(b *bundle) { b.exec(`UPDATE runs SET paused = true, desired_version = desired_version + 1`) }
+	for name, test := range map[string]struct {
+		poll, touch time.Duration
+		accept      func(*bundle)
+	}{
+		"notification": {time.Hour, time.Hour, func(b *bundle) { b.control(store.ControlPause) }},
+		"poll":         {20 * time.Millisecond, time.Hour, silently},
+		"checkpoint":   {time.Hour, 50 * time.Millisecond, silently},
+		"confirmation": {time.Hour, time.Hour, func(b *bundle) {
+			accepted := time.Now()
+			silently(b)
+			testkit.Eventually(b.t, waitMax, func() bool { return time.Since(accepted) > fast.LeaseTrust }, "trust is over")
+			b.publish(properties(1)...)
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := setup(t, func(c *activities.Config) { c.Linger, c.ControlPoll, c.Touch = time.Hour, test.poll, test.touch })
+			r := testkit.NewReceiver(t, testkit.ReceiverOptions{})
+			b.create(r.URL(), nil)
+			deliver := b.start(t.Context())
+			testkit.Eventually(t, waitMax, func() bool { return b.row().Lease != nil }, "the lease is taken")
+			test.accept(b)
+			deliver.want(contract.OutcomePaused)
+			if row := b.row(); r.Count() != 0 || row.AppliedVersion != 1 {
+				t.Errorf("%d requests, %+v", r.Count(), row)
+			}
+		})
+	}
+}
+
 func TestPauseUntil(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
@@ -198,6 +233,28 @@ func TestDrain(t *testing.T) {
 		deliver.want(contract.OutcomeInterrupted)
 		if row := b.row(); row.Lease != nil || row.Parked || row.Cursor != 1 {
 			t.Errorf("%+v", row)
+		}
+	})
+	t.Run("at the gate", func(t *testing.T) {
+		t.Parallel()
+		b := setup(t, func(c *activities.Config) { c.AttemptsQueue = 2 })
+		b.publish(properties(20)...)
+		held := make(chan func(), 1)
+		r := testkit.NewReceiver(t, testkit.ReceiverOptions{Script: func(n int, _ *testkit.Request) testkit.Answer {
+			if n == 1 {
+				held <- b.hold("LOCK TABLE attempts")
+			}
+			return testkit.Answer{}
+		}})
+		b.create(r.URL(), nil)
+		deliver := b.start(t.Context())
+		t.Cleanup(<-held)
+		r.WaitAnswered(t, 2, waitMax)
+		wantQuiet(t, r, 100*time.Millisecond)
+		b.Drain()
+		deliver.want(contract.OutcomeInterrupted)
+		if row := b.row(); row.Cursor != 2 || row.Lease != nil || r.Count() != 2 {
+			t.Errorf("%d requests, %+v", r.Count(), row)
 		}
 	})
 	t.Run("without PostgreSQL", func(t *testing.T) {

@@ -1,6 +1,7 @@
 package activities_test
 
 import (
+	"context"
 	"errors"
 	"io"
 	"net"
@@ -11,6 +12,7 @@ import (
 
 	"postroad/activities"
 	"postroad/contract"
+	"postroad/event"
 	"postroad/internal/testkit"
 	"postroad/store"
 )
@@ -163,6 +165,53 @@ func TestGateUnsaved(t *testing.T) {
 		}
 		wantRest(t, r, deliver, release)
 	})
+	t.Run("one request may hold more", func(t *testing.T) {
+		t.Parallel()
+		b := setup(t, func(c *activities.Config) { c.UnsavedEvents = 10 })
+		b.publish(properties(150)...)
+		r := testkit.NewReceiver(t, testkit.ReceiverOptions{})
+		b.create(r.URL(), func(s *event.Subscriber) { s.BatchSize = 50 })
+		deliver := b.start(t.Context())
+		r.WaitFor(t, 3, 5*time.Second)
+		deliver.want(contract.OutcomeParked)
+		wantSequence(t, arrivals(t, r.Requests(), all), 150)
+	})
+}
+
+// TestGateResend breaks the connection of a request once the gate is closed:
+// nothing came of it, and still it is not sent again.
+func TestGateResend(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		closing  func(*bundle)
+		outcome  contract.Outcome
+		requests int
+	}{
+		"open":      {func(*bundle) {}, contract.OutcomeParked, 21},
+		"a control": {func(b *bundle) { b.wantInForce(b.control(store.ControlPause).Version) }, contract.OutcomePaused, 5},
+		"a drain":   {func(b *bundle) { b.Drain() }, contract.OutcomeInterrupted, 5},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b, release := setup(t), make(chan struct{})
+			b.publish(properties(20)...)
+			r := testkit.NewReceiver(t, testkit.ReceiverOptions{Script: func(n int, _ *testkit.Request) testkit.Answer {
+				if n == 5 {
+					return testkit.Answer{Until: release, Drop: true}
+				}
+				return testkit.Answer{}
+			}})
+			b.create(r.URL(), func(s *event.Subscriber) { s.Endpoint.Timeout = event.Duration(waitMax) })
+			deliver := b.start(t.Context())
+			r.WaitFor(t, 5, waitMax)
+			test.closing(b)
+			close(release)
+			deliver.want(test.outcome)
+			if r.Count() != test.requests {
+				t.Errorf("%d requests, want %d", r.Count(), test.requests)
+			}
+		})
+	}
 }
 
 // TestGateLease stops PostgreSQL: once the lease cannot be trusted any more,
@@ -198,6 +247,90 @@ func TestGateLease(t *testing.T) {
 	v.open()
 	deliver.want(contract.OutcomeParked)
 	wantSequence(t, arrivals(t, r.Requests(), all), 450)
+}
+
+// TestGateTrust holds back the answer to a statement that found the lease, and
+// meanwhile another run takes it: trust counts from before the statement was
+// sent, so nothing is sent when the answer comes.
+func TestGateTrust(t *testing.T) {
+	t.Parallel()
+	const trust = 500 * time.Millisecond
+	pass := func(t *testing.T, d time.Duration) {
+		t.Helper()
+		since := time.Now()
+		testkit.Eventually(t, waitMax, func() bool { return time.Since(since) > d }, "time passes")
+	}
+	const table, row = "LOCK TABLE runs", "SELECT FROM runs FOR UPDATE"
+	// An event that is sent has the run's statements prepared: what waits for a
+	// lock then is the statement itself.
+	sendOne := func(t *testing.T, direct, b *bundle) *running {
+		t.Helper()
+		deliver := b.start(context.Background())
+		testkit.Eventually(t, waitMax, func() bool { return direct.row().Lease != nil }, "the lease is taken")
+		pass(t, trust)
+		direct.publish(properties(1)...)
+		testkit.Eventually(t, waitMax, func() bool { return direct.row().Cursor == 1 }, "the position is written")
+		return deliver
+	}
+	for name, test := range map[string]struct {
+		statement string
+		touch     time.Duration
+		sent      int
+		// reach has the statement sent, which waits for the lock then.
+		reach func(t *testing.T, direct, b *bundle, lock func(string)) *running
+	}{
+		"taking": {"%UPDATE runs r SET lease = %", time.Hour, 0, func(_ *testing.T, direct, b *bundle, lock func(string)) *running {
+			lock(row)
+			return b.start(context.Background())
+		}},
+		"confirming": {"SELECT desired_version FROM runs%", time.Hour, 1, func(t *testing.T, direct, b *bundle, lock func(string)) *running {
+			deliver := sendOne(t, direct, b)
+			lock(table)
+			pass(t, trust)
+			direct.publish(properties(1)...)
+			return deliver
+		}},
+		"checkpoint": {"%WITH input AS%", 4 * trust, 1, func(t *testing.T, direct, b *bundle, lock func(string)) *running {
+			deliver := sendOne(t, direct, b)
+			lock(table)
+			return deliver
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			direct := setup(t)
+			v := newValve(t, direct.url)
+			u, err := url.Parse(v.url)
+			check(t, err)
+			q := u.Query()
+			q.Set("pool_max_conns", "1")
+			u.RawQuery = q.Encode()
+			b := setupOn(t, u.String(), func(c *activities.Config) {
+				c.Linger, c.LeaseTrust, c.Touch, c.ControlPoll = time.Hour, trust, test.touch, time.Hour
+			})
+			r := testkit.NewReceiver(t, testkit.ReceiverOptions{})
+			b.create(r.URL(), nil)
+			release := func() {}
+			deliver := test.reach(t, direct, b, func(sql string) { release = direct.hold(sql) })
+			t.Cleanup(v.open)
+			testkit.Eventually(t, waitMax, func() bool {
+				return direct.sessions(`wait_event_type = 'Lock' AND query LIKE $1`, test.statement)
+			}, "the statement is sent")
+			v.shut()
+			release()
+			testkit.Eventually(t, waitMax, func() bool {
+				return !direct.sessions(`state = 'active' AND query LIKE $1`, test.statement)
+			}, "the statement is done")
+			direct.exec(`UPDATE runs SET lease = gen_random_uuid()`)
+			pass(t, trust)
+			direct.publish(properties(1)...)
+			v.open()
+			deliver.want(contract.OutcomeFenced)
+			if r.Count() != test.sent {
+				t.Errorf("%d requests, want %d: the lease was another's", r.Count(), test.sent)
+			}
+		})
+	}
 }
 
 // TestGateAttempts holds the attempts' log back by a lock on its table.

@@ -1,11 +1,14 @@
 package activities_test
 
 import (
+	"context"
 	"fmt"
 	"math/rand/v2"
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/jackc/pgx/v5"
 
 	"postroad/activities"
 	"postroad/contract"
@@ -99,6 +102,44 @@ func TestUnpark(t *testing.T) {
 		t.Errorf("%+v, the row's generation is %d", result, row.Generation)
 	}
 	wantSequence(t, arrivals(t, r.Requests(), all), 5)
+}
+
+// TestUnparkTaken has another run take the row within the parking's own
+// transaction: what the look at the database finds is that run's.
+func TestUnparkTaken(t *testing.T) {
+	t.Parallel()
+	b := setup(t, func(c *activities.Config) { c.Linger = 20 * time.Millisecond })
+	r := testkit.NewReceiver(t, testkit.ReceiverOptions{})
+	b.create(r.URL(), nil)
+	b.exec(`CREATE FUNCTION race() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+		INSERT INTO events (feed_id, sequence, recorded_at, xid, resource_name, resource_key)
+		VALUES (NEW.feed_id, 1, now(), pg_current_xact_id(), 'Property', 'k');
+		NEW.lease = gen_random_uuid();
+		RETURN NEW;
+	END $$`)
+	b.exec(`CREATE TRIGGER race BEFORE UPDATE ON runs FOR EACH ROW WHEN (NEW.parked) EXECUTE FUNCTION race()`)
+	if result := b.deliver(); result.Outcome != contract.OutcomeParked || r.Count() != 0 {
+		t.Errorf("%+v, %d requests", result, r.Count())
+	}
+}
+
+// TestParkAnnounced listens as a waker does.
+func TestParkAnnounced(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	r := testkit.NewReceiver(t, testkit.ReceiverOptions{})
+	b.create(r.URL(), nil)
+	conn, err := pgx.Connect(t.Context(), b.url)
+	check(t, err)
+	defer func() { _ = conn.Close(context.Background()) }()
+	_, err = conn.Exec(t.Context(), "LISTEN "+store.ParkedChannel)
+	check(t, err)
+	b.drive(contract.OutcomeParked)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	if n, err := conn.WaitForNotification(ctx); err != nil || n.Payload != "acme" {
+		t.Errorf("%+v, %v", n, err)
+	}
 }
 
 func TestParkedControl(t *testing.T) {

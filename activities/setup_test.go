@@ -104,7 +104,9 @@ func (b *bundle) open(cfg activities.Config) (closeAll func(), err error) {
 		cfg.Client = newClient("test")
 	}
 	b.Activities = activities.New(cfg)
-	b.Start(context.Background())
+	ctx, cancel := context.WithCancel(context.Background())
+	b.Start(ctx)
+	cancel() // only Close ends what it started
 	return func() {
 		b.Close()
 		cfg.Client.Close()
@@ -335,6 +337,16 @@ func (b *bundle) hold(sql string) (release func()) {
 		return func() {}
 	}
 	return sync.OnceFunc(func() { _ = conn.Close(context.Background()) })
+}
+
+// sessions reports whether a session of this database, not the asking one, is as
+// the condition over pg_stat_activity says.
+func (b *bundle) sessions(condition string, args ...any) bool {
+	b.t.Helper()
+	var found bool
+	check(b.t, b.pool.QueryRow(b.t.Context(), `SELECT EXISTS (SELECT FROM pg_stat_activity
+		WHERE datname = current_database() AND pid <> pg_backend_pid() AND `+condition+`)`, args...).Scan(&found))
+	return found
 }
 
 // arrivals are the sequences in the bodies of accepted requests, in order.

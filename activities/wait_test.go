@@ -170,6 +170,35 @@ func TestRetryAfter(t *testing.T) {
 	})
 }
 
+// TestWaitWritten keeps the wait from being written: as long as it is not in
+// the row nobody hears of it, and nobody goes on.
+func TestWaitWritten(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.publish(properties(3)...)
+	held := make(chan func(), 1)
+	r := testkit.NewReceiver(t, testkit.ReceiverOptions{Script: func(n int, _ *testkit.Request) testkit.Answer {
+		if n == 1 {
+			held <- b.hold("SELECT FROM runs FOR UPDATE")
+		}
+		return asked("3600")
+	}})
+	b.create(r.URL(), nil)
+	deliver := b.start(t.Context())
+	release := <-held
+	t.Cleanup(release)
+	r.WaitAnswered(t, 1, waitMax)
+	wantQuiet(t, r, 300*time.Millisecond)
+	if len(deliver.result) != 0 || len(deliver.failed) != 0 || b.sessions(`wait_event_type = 'Lock'`) || b.row().NotBefore != nil {
+		t.Error("it went on before the wait was written")
+	}
+	release()
+	deliver.want(contract.OutcomeBackoff)
+	if row := b.row(); r.Count() != 1 || row.Remaining() == 0 || row.Lease != nil {
+		t.Errorf("%d requests, %+v", r.Count(), row)
+	}
+}
+
 // TestFailureBackoff shows what ends a wait after a failure.
 func TestFailureBackoff(t *testing.T) {
 	t.Parallel()

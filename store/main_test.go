@@ -102,10 +102,10 @@ func (b *bundle) create(id string, start event.Start) store.Record {
 	return record
 }
 
-// awaitLockWaiter returns once a session of this database waits for a lock.
-func (b *bundle) awaitLockWaiter() {
+// awaitLockWaiters returns once n sessions of this database wait for a lock.
+func (b *bundle) awaitLockWaiters(n int) {
 	b.t.Helper()
 	testkit.Eventually(b.t, 10*time.Second, func() bool {
-		return value[bool](b, `SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock')`)
+		return value[int](b, `SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`) >= n
 	}, "nobody waits for a lock")
 }

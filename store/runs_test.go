@@ -14,18 +14,6 @@ import (
 	"postroad/store"
 )
 
-// take takes the lease of acme and fails the test where it is not held.
-func (b *bundle) take() (uuid.UUID, store.Taken) {
-	b.t.Helper()
-	lease := uuid.New()
-	taken, err := b.TakeLease(b.t.Context(), "acme", lease)
-	check(b.t, err)
-	if !taken.Held {
-		b.t.Fatalf("not held: %+v", taken.Run)
-	}
-	return lease, taken
-}
-
 func (b *bundle) run(id string) store.Run {
 	b.t.Helper()
 	run, err := b.Run(b.t.Context(), id)
@@ -35,7 +23,9 @@ func (b *bundle) run(id string) store.Run {
 
 func (b *bundle) write(batch ...*store.Checkpoint) []store.CheckpointResult {
 	b.t.Helper()
-	results, err := b.WriteCheckpoints(b.t.Context(), batch)
+	ctx, cancel := context.WithTimeout(b.t.Context(), 10*time.Second)
+	defer cancel()
+	results, err := b.WriteCheckpoints(ctx, batch)
 	check(b.t, err)
 	return results
 }
@@ -45,94 +35,6 @@ func (b *bundle) control(kind string) store.ControlResult {
 	result, err := b.Control(b.t.Context(), store.ControlRequest{Subscriber: "acme", Kind: kind, Source: "test"})
 	check(b.t, err)
 	return result
-}
-
-func TestTakeLease(t *testing.T) {
-	t.Parallel()
-	begin := event.Start{Where: "beginning"}
-	t.Run("fences whoever held it", func(t *testing.T) {
-		b := setup(t)
-		b.create("acme", begin)
-		first, taken := b.take()
-		if taken.Stale {
-			t.Error("a first lease found another")
-		}
-		second, taken := b.take()
-		if !taken.Stale || *taken.Run.Lease != second {
-			t.Errorf("stale %v, lease %v", taken.Stale, taken.Run.Lease)
-		}
-		results := b.write(&store.Checkpoint{ID: "acme", Lease: first, Cursor: 7}, &store.Checkpoint{ID: "acme", Lease: second, Cursor: 3})
-		if results[0].Held || !results[1].Held || b.run("acme").Cursor != 3 {
-			t.Errorf("held %v %v, cursor %d", results[0].Held, results[1].Held, b.run("acme").Cursor)
-		}
-		if _, held, err := b.Confirm(t.Context(), "acme", first); held || err != nil {
-			t.Errorf("the fenced lease is confirmed: %v", err)
-		}
-		if _, held, err := b.Confirm(t.Context(), "acme", second); !held || err != nil {
-			t.Errorf("the lease is not confirmed: %v", err)
-		}
-	})
-	t.Run("a lease kept by a parked row is not stale", func(t *testing.T) {
-		b := setup(t)
-		b.create("acme", begin)
-		lease, _ := b.take()
-		b.write(&store.Checkpoint{ID: "acme", Lease: lease, Park: true})
-		if _, taken := b.take(); taken.Stale || taken.Run.Parked {
-			t.Errorf("stale %v, parked %v", taken.Stale, taken.Run.Parked)
-		}
-	})
-	for name, hold := range map[string]string{
-		"paused":   `paused = true`,
-		"for long": `paused = true, paused_until = clock_timestamp() + interval '1 hour'`,
-		"halted":   `halted_reason = 'x'`,
-		"disabled": `disabled = true`,
-		"deleted":  `deleted = true`,
-		"waiting":  `not_before = clock_timestamp() + interval '1 hour'`,
-	} {
-		t.Run("not while "+name, func(t *testing.T) {
-			b := setup(t)
-			b.create("acme", begin)
-			b.exec(`UPDATE runs SET ` + hold)
-			taken, err := b.TakeLease(t.Context(), "acme", uuid.New())
-			check(t, err)
-			if taken.Held || b.run("acme").Lease != nil {
-				t.Errorf("held %v, lease %v", taken.Held, b.run("acme").Lease)
-			}
-		})
-	}
-	t.Run("ends a pause whose time has come", func(t *testing.T) {
-		b := setup(t)
-		b.create("acme", begin)
-		b.exec(`UPDATE runs SET paused = true, pause_reason = 'x', paused_until = clock_timestamp()`)
-		b.take()
-		if run := b.run("acme"); run.Paused || run.PausedUntil != nil || run.PauseReason != nil {
-			t.Errorf("still paused: %+v", run)
-		}
-	})
-	t.Run("sees a hold that commits while it waits for the row", func(t *testing.T) {
-		b := setup(t)
-		b.create("acme", begin)
-		tx, err := b.pool.Begin(t.Context())
-		check(t, err)
-		_, err = tx.Exec(t.Context(), `UPDATE runs SET paused = true`)
-		check(t, err)
-		var wg sync.WaitGroup
-		wg.Go(func() {
-			taken, err := b.TakeLease(t.Context(), "acme", uuid.New())
-			if err != nil || taken.Held {
-				t.Errorf("held %v, %v", taken.Held, err)
-			}
-		})
-		b.awaitLockWaiter()
-		check(t, tx.Commit(t.Context()))
-		wg.Wait()
-	})
-	t.Run("unknown", func(t *testing.T) {
-		b := setup(t)
-		if _, err := b.TakeLease(t.Context(), "nobody", uuid.New()); !errors.Is(err, store.ErrNotFound) {
-			t.Error(err)
-		}
-	})
 }
 
 func TestWriteCheckpoints(t *testing.T) {
@@ -202,13 +104,6 @@ func TestWriteCheckpoints(t *testing.T) {
 		second := b.write(&store.Checkpoint{ID: "acme", Lease: lease, Park: true})[0]
 		if second.Generation <= first.Generation {
 			t.Errorf("generations %d, then %d", first.Generation, second.Generation)
-		}
-		if ok, _ := b.Unpark(t.Context(), "acme", lease, first.Generation, first.Desired); ok {
-			t.Error("unparked under an old generation")
-		}
-		b.control(store.ControlPause)
-		if ok, _ := b.Unpark(t.Context(), "acme", lease, second.Generation, second.Desired); ok {
-			t.Error("unparked past a control")
 		}
 	})
 	t.Run("a locked row holds up no other", func(t *testing.T) {
@@ -306,6 +201,25 @@ func TestControl(t *testing.T) {
 			t.Errorf("%d controls without applied_at", n)
 		}
 	})
+	for name, next := range map[string]func(b *bundle, lease uuid.UUID){
+		"given back": func(b *bundle, lease uuid.UUID) { b.write(&store.Checkpoint{ID: "acme", Lease: lease, Release: true}) },
+		"parked":     func(b *bundle, lease uuid.UUID) { b.write(&store.Checkpoint{ID: "acme", Lease: lease, Park: true}) },
+		"taken":      func(b *bundle, _ uuid.UUID) { b.take() },
+	} {
+		t.Run("put in force when the lease is "+name, func(t *testing.T) {
+			b := setup(t)
+			b.create("acme", begin)
+			lease, _ := b.take()
+			r := b.control(store.ControlResume)
+			next(b, lease)
+			if inForce, _ := b.InForce(t.Context(), "acme", r.Version); !inForce {
+				t.Error("not in force")
+			}
+			if n := value[int](b, `SELECT count(*) FROM controls WHERE applied_at IS NULL`); n != 0 {
+				t.Errorf("%d controls without applied_at", n)
+			}
+		})
+	}
 	t.Run("put in force when the holder is gone", func(t *testing.T) {
 		b := setup(t)
 		b.create("acme", begin)
@@ -323,6 +237,15 @@ func TestControl(t *testing.T) {
 		check(t, b.ForceUnheld(t.Context(), "acme", true))
 		if inForce, _ := b.InForce(t.Context(), "acme", r.Version); !inForce {
 			t.Error("not in force")
+		}
+	})
+	t.Run("a holder that may send is not fenced", func(t *testing.T) {
+		b := setup(t)
+		b.create("acme", begin)
+		lease, _ := b.take()
+		check(t, b.ForceUnheld(t.Context(), "acme", false)) // it was on hold when its caller looked
+		if _, held, err := b.Confirm(t.Context(), "acme", lease); !held || err != nil {
+			t.Errorf("the lease was taken away: %v", err)
 		}
 	})
 	t.Run("a fenced holder's second is waited for, whatever comes meanwhile", func(t *testing.T) {
@@ -356,6 +279,35 @@ func TestControl(t *testing.T) {
 		check(t, err)
 		if again.Version != first.Version || b.run("acme").Paused {
 			t.Errorf("versions %d and %d, paused %v", first.Version, again.Version, b.run("acme").Paused)
+		}
+	})
+	t.Run("the same request twice at once is one control", func(t *testing.T) {
+		b := setup(t)
+		b.create("acme", begin)
+		tx, err := b.pool.Begin(t.Context())
+		check(t, err)
+		_, err = tx.Exec(t.Context(), `SELECT FROM runs FOR UPDATE`)
+		check(t, err)
+		var wg sync.WaitGroup
+		for range 2 {
+			wg.Go(func() {
+				r, err := b.Control(t.Context(), store.ControlRequest{Subscriber: "acme", Kind: store.ControlPause, Source: "test", RequestID: "r1"})
+				if err != nil || r.Version != 1 {
+					t.Errorf("version %d, %v", r.Version, err)
+				}
+			})
+		}
+		b.awaitLockWaiters(2)
+		check(t, tx.Rollback(t.Context()))
+		wg.Wait()
+	})
+	t.Run("one that is not recorded changes nothing", func(t *testing.T) {
+		b := setup(t)
+		b.create("acme", begin)
+		b.exec(`ALTER TABLE controls ADD CONSTRAINT none CHECK (version < 1)`)
+		_, err := b.Control(t.Context(), store.ControlRequest{Subscriber: "acme", Kind: store.ControlPause, Source: "test"})
+		if run := b.run("acme"); err == nil || run.Paused || run.DesiredVersion != 0 {
+			t.Errorf("%v, paused %v, version %d", err, run.Paused, run.DesiredVersion)
 		}
 	})
 	t.Run("refused", func(t *testing.T) {

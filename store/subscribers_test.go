@@ -97,7 +97,7 @@ func TestCreate(t *testing.T) {
 			_, err := b.Create(t.Context(), sub, event.Secrets{})
 			created <- err
 		}()
-		b.awaitLockWaiter()
+		b.awaitLockWaiters(1)
 		check(t, tx.Commit(t.Context()))
 		if err := <-created; !errors.Is(err, store.ErrFeedNotFound) {
 			t.Errorf("got %v", err)
