@@ -84,7 +84,7 @@ func (s *Server) control(c *gin.Context, id string, request store.ControlRequest
 	if err != nil {
 		return err
 	}
-	request.Subscriber, request.Source = id, "api"
+	request.Subscriber, request.Source = id, sourceOf(c)
 	if key != "" {
 		request.RequestID = request.Kind + ":" + key
 	}
@@ -99,6 +99,15 @@ func (s *Server) control(c *gin.Context, id string, request store.ControlRequest
 		return writeJSON(c, http.StatusAccepted, map[string]int64{"version": result.Version})
 	}
 	return s.writeStatus(c, id)
+}
+
+// sourceOf is what the record of a control says of who asked: api for the token
+// of the environment, else token:<id>.
+func sourceOf(c *gin.Context) string {
+	if g := grantOf(c); g.tokenID() != "" {
+		return g.name()
+	}
+	return "api"
 }
 
 // inForce waits, within bounds, until a control is in force. A database that

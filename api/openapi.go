@@ -76,6 +76,7 @@ func (s *Server) describeProblem(c *gin.Context) error {
 // docsOperation is one operation as the page shows it.
 type docsOperation struct {
 	Method, Path, Summary, Description string
+	Roles                              string
 	Parameters                         []docsParameter
 	Bodies                             []docsBody
 }
@@ -107,6 +108,7 @@ func renderDocs(root map[string]any) ([]byte, error) {
 			}
 			page.Operations = append(page.Operations, docsOperation{
 				Method: strings.ToUpper(method), Path: path, Summary: textOf(operation, "summary"), Description: textOf(operation, "description"),
+				Roles:      docsRoles(operation),
 				Parameters: docsParameters(root, item["parameters"], operation["parameters"]),
 				Bodies:     docsBodies(root, operation),
 			})
@@ -125,6 +127,15 @@ func renderDocs(root map[string]any) ([]byte, error) {
 		return nil, err
 	}
 	return b.Bytes(), nil
+}
+
+func docsRoles(operation map[string]any) string {
+	roles, _ := operation["x-postroad-roles"].([]any)
+	names := make([]string, len(roles))
+	for i, role := range roles {
+		names[i], _ = role.(string)
+	}
+	return strings.Join(names, ", ")
 }
 
 func docsParameters(root map[string]any, lists ...any) []docsParameter {

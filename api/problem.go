@@ -19,6 +19,7 @@ const (
 	CodeInvalidHeader       Code = "invalid-header"
 	CodeUploadCut           Code = "upload-cut"
 	CodeUnauthorized        Code = "unauthorized"
+	CodeForbidden           Code = "forbidden"
 	CodeNotFound            Code = "not-found"
 	CodeMethodNotAllowed    Code = "method-not-allowed"
 	CodeExists              Code = "exists"
@@ -49,6 +50,7 @@ var kinds = map[Code]struct {
 	CodeInvalidHeader:       {http.StatusBadRequest, "A header is wrong"},
 	CodeUploadCut:           {http.StatusBadRequest, "The upload ended too early"},
 	CodeUnauthorized:        {http.StatusUnauthorized, "A valid token is required"},
+	CodeForbidden:           {http.StatusForbidden, "The token does not allow this"},
 	CodeNotFound:            {http.StatusNotFound, "There is no such thing"},
 	CodeMethodNotAllowed:    {http.StatusMethodNotAllowed, "The method is not allowed here"},
 	CodeExists:              {http.StatusConflict, "The name is taken"},

@@ -33,6 +33,7 @@ type upload struct {
 	publication *publication
 	ctx         context.Context //nolint:containedctx // an upload is one call that several methods share
 	feed        eventlog.Feed
+	grant       *grant
 	supplied    bool
 	lines       *lineReader
 	decoder     eventDecoder
@@ -78,7 +79,7 @@ func (p *publication) stream(c *gin.Context) error {
 		return err
 	}
 	u := &upload{
-		publication: p, feed: feed, supplied: feed.Sequences == eventlog.SequencesSupplied,
+		publication: p, feed: feed, grant: grantOf(c), supplied: feed.Sequences == eventlog.SequencesSupplied,
 		// Whole lines of a cut upload stay: their append must not end with the connection.
 		ctx:   context.WithoutCancel(c.Request.Context()),
 		lines: &lineReader{r: bufio.NewReaderSize(reader, freeBodyBytes)},
@@ -180,8 +181,12 @@ func (u *upload) flush() error {
 	return nil
 }
 
-// append waits for room in the queue within bounds.
+// append waits for room in the queue within bounds. An upload may last longer
+// than its token is valid.
 func (u *upload) append(events []event.Event) (eventlog.Result, error) {
+	if err := u.publication.server.stillAllowed(u.ctx, u.grant); err != nil {
+		return eventlog.Result{}, err
+	}
 	deadline := time.Now().Add(busyWaitMax)
 	for {
 		result, err := u.publication.server.config.Log.Append(u.ctx, u.feed, events)

@@ -46,7 +46,7 @@ func (s *Server) listEvents(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
-	page, err := s.readEvents(c.Request.Context(), name, after, int(limit), wait)
+	page, err := s.readEvents(c.Request.Context(), grantOf(c), after, int(limit), wait)
 	if err != nil {
 		return feedError(name, err)
 	}
@@ -67,18 +67,27 @@ func waitOf(values url.Values) (time.Duration, error) {
 }
 
 // readEvents reads a page, and once more after the wait where it was empty.
-func (s *Server) readEvents(ctx context.Context, name string, after int64, limit int, wait time.Duration) (eventlog.Page, error) {
-	feed, page, err := s.readPage(ctx, name, eventlog.Feed{}, after, limit)
+func (s *Server) readEvents(ctx context.Context, g *grant, after int64, limit int, wait time.Duration) (eventlog.Page, error) {
+	feed, page, err := s.readPage(ctx, g.feed, eventlog.Feed{}, after, limit)
 	if err != nil || len(page.Events) > 0 || wait == 0 {
 		return page, err
 	}
-	waiting, cancel := context.WithTimeout(ctx, wait)
+	ending, end := context.WithCancelCause(ctx)
+	defer end(nil)
+	waiting, cancel := context.WithTimeout(ending, wait)
 	defer cancel()
 	//nolint:contextcheck // the drain ends the wait beside the request's own context
 	defer context.AfterFunc(s.draining, cancel)()
 	s.polling.Add(1)
 	defer s.polling.Add(-1)
-	if err := s.config.Log.Wait(waiting, feed.ID, after); err != nil {
+	if g.tokenID() != "" { // the token of the environment does not end
+		go s.watch(waiting, g, end)
+	}
+	err = s.config.Log.Wait(waiting, feed.ID, after)
+	if refused := (*Problem)(nil); errors.As(context.Cause(ending), &refused) {
+		return page, refused
+	}
+	if err != nil {
 		switch {
 		case ctx.Err() != nil:
 			return page, ctx.Err() // the client went away
@@ -87,8 +96,28 @@ func (s *Server) readEvents(ctx context.Context, name string, after int64, limit
 		}
 		return page, err
 	}
-	_, page, err = s.readPage(ctx, name, feed, after, limit)
+	if err := s.stillAllowed(ctx, g); err != nil {
+		return page, err
+	}
+	_, page, err = s.readPage(ctx, g.feed, feed, after, limit)
 	return page, err
+}
+
+// watch ends a long poll whose token is no longer good for it.
+func (s *Server) watch(ctx context.Context, g *grant, end context.CancelCauseFunc) {
+	ticker := time.NewTicker(s.config.TokenFresh)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		if err := s.stillAllowed(ctx, g); err != nil && ctx.Err() == nil {
+			end(problemOf(err))
+			return
+		}
+	}
 }
 
 func (s *Server) readPage(ctx context.Context, name string, feed eventlog.Feed, after int64, limit int) (eventlog.Feed, eventlog.Page, error) {

@@ -2,8 +2,6 @@ package api
 
 import (
 	"crypto/rand"
-	"crypto/sha256"
-	"crypto/subtle"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -34,9 +32,9 @@ type handler func(c *gin.Context) error
 // errPanicked is a handler's panic; its stack was logged.
 var errPanicked = errors.New("api: handler panicked")
 
-// handle makes a gin handler of h: it measures, recovers, and is the only
-// caller of render. Routes that are not open want the admin token.
-func (s *Server) handle(route string, open bool, h handler) gin.HandlerFunc {
+// handle makes a gin handler of h: it measures, lets in whom the route allows,
+// recovers, and is the only caller of render.
+func (s *Server) handle(route string, allowed permission, h handler) gin.HandlerFunc {
 	return func(c *gin.Context) {
 		start := time.Now()
 		control := http.NewResponseController(c.Writer)
@@ -44,10 +42,12 @@ func (s *Server) handle(route string, open bool, h handler) gin.HandlerFunc {
 			// A body that nobody reads must not hold the connection for ever.
 			_ = control.SetReadDeadline(start.Add(s.config.BodyIdle))
 		}
-		err := s.authorize(c.Request, open)
-		if err == nil {
-			err = s.guarded(c, h)
-		}
+		err := s.guarded(c, func(c *gin.Context) error {
+			if err := s.authorize(c, allowed); err != nil {
+				return err
+			}
+			return h(c)
+		})
 		if err != nil {
 			s.render(c, route, err)
 		}
@@ -70,25 +70,6 @@ func (s *Server) guarded(c *gin.Context, h handler) (err error) {
 	return h(c)
 }
 
-// authorize compares digests, so that the time taken tells neither the token
-// nor its length.
-func (s *Server) authorize(r *http.Request, open bool) error {
-	if open {
-		return nil
-	}
-	header := r.Header.Get("Authorization")
-	scheme, token, _ := strings.Cut(header, " ")
-	given := sha256.Sum256([]byte(strings.TrimLeft(token, " ")))
-	if strings.EqualFold(scheme, "Bearer") && subtle.ConstantTimeCompare(given[:], s.tokenDigest[:]) == 1 {
-		return nil
-	}
-	challenge, detail := `Bearer realm="postroad"`, "Send the header Authorization: Bearer <token>."
-	if header != "" {
-		challenge, detail = challenge+`, error="invalid_token"`, "The token in the Authorization header is not valid here."
-	}
-	return &Problem{Code: CodeUnauthorized, Detail: detail, Header: map[string]string{"WWW-Authenticate": challenge}}
-}
-
 // render is the one place that answers with a problem, counts it and logs it.
 func (s *Server) render(c *gin.Context, route string, err error) {
 	ctx := c.Request.Context()
@@ -105,7 +86,7 @@ func (s *Server) render(c *gin.Context, route string, err error) {
 	s.metrics.problems.WithLabelValues(string(p.Code)).Inc()
 	s.config.Logger.LogAttrs(ctx, levelOf(p), "request refused",
 		slog.String("request_id", requestID), slog.String("method", c.Request.Method), slog.String("route", route),
-		slog.Int("status", p.Status()), slog.String("code", string(p.Code)), slog.Any("error", err))
+		slog.Int("status", p.Status()), slog.String("code", string(p.Code)), slog.String("token_id", grantOf(c).tokenID()), slog.Any("error", err))
 	if c.Writer.Written() {
 		// Half an answer is out; only a broken connection can say that it is not whole.
 		panic(http.ErrAbortHandler) //nolint:forbidigo // net/http's own way to drop a connection

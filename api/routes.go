@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"time"
 
@@ -9,8 +10,8 @@ import (
 )
 
 // routes builds the router: one line a route, in the order of the API's
-// description.
-func (s *Server) routes() *gin.Engine {
+// description, each with whom it takes; docs/SECURITY.md has the table.
+func (s *Server) routes() (*gin.Engine, error) {
 	gin.SetMode(gin.ReleaseMode)
 	e := gin.New()
 	e.HandleMethodNotAllowed = true
@@ -19,49 +20,57 @@ func (s *Server) routes() *gin.Engine {
 	e.UseEscapedPath = true
 	e.ContextWithFallback = false
 
-	plain := func(method, path string, h handler) { e.Handle(method, path, s.handle(path, false, s.bounded(h))) }
-	long := func(method, path string, h handler) { e.Handle(method, path, s.handle(path, false, h)) }
-	control := func(method, path string, h func(*gin.Context, string) error) {
-		e.Handle(method, path, s.handle(path, false, s.within(s.config.DatabaseMax+s.config.ForceWait, s.ofSubscriber(h))))
+	var faults []error
+	add := func(method, path string, allowed permission, h handler) {
+		faults = append(faults, allowed.check(method, path))
+		e.Handle(method, path, s.handle(path, allowed, h))
 	}
-	open := func(path string, h handler) { e.GET(path, s.handle(path, true, s.bounded(h))) }
+	plain := func(method, path string, allowed permission, h handler) { add(method, path, allowed, s.bounded(h)) }
+	control := func(method, path string, allowed permission, h func(*gin.Context, string) error) {
+		add(method, path, allowed, s.within(s.config.DatabaseMax+s.config.ForceWait, s.ofSubscriber(h)))
+	}
 
-	plain(http.MethodGet, "/v1/feeds", s.listFeeds)
-	plain(http.MethodPost, "/v1/feeds", s.createFeed)
-	plain(http.MethodGet, "/v1/feeds/:feed", s.getFeed)
-	plain(http.MethodPatch, "/v1/feeds/:feed", s.patchFeed)
-	plain(http.MethodDelete, "/v1/feeds/:feed", s.deleteFeed)
+	plain(http.MethodGet, "/v1/feeds", adminOnly, s.listFeeds)
+	plain(http.MethodPost, "/v1/feeds", adminOnly, s.createFeed)
+	plain(http.MethodGet, "/v1/feeds/:feed", usersOfFeed, s.getFeed)
+	plain(http.MethodPatch, "/v1/feeds/:feed", adminOnly, s.patchFeed)
+	plain(http.MethodDelete, "/v1/feeds/:feed", adminOnly, s.deleteFeed)
 
-	long(http.MethodPost, "/v1/feeds/:feed/events", s.publish)
-	long(http.MethodGet, "/v1/feeds/:feed/events", s.listEvents)
-	plain(http.MethodGet, "/v1/feeds/:feed/events/:sequence", s.getEvent)
+	add(http.MethodPost, "/v1/feeds/:feed/events", publishers, s.publish)
+	add(http.MethodGet, "/v1/feeds/:feed/events", readers, s.listEvents)
+	plain(http.MethodGet, "/v1/feeds/:feed/events/:sequence", readers, s.getEvent)
 
-	plain(http.MethodGet, "/v1/subscribers", s.listSubscribers)
-	plain(http.MethodPost, "/v1/subscribers", s.createSubscriber)
-	plain(http.MethodGet, "/v1/subscribers/:id", s.ofSubscriber(s.getSubscriber))
-	control(http.MethodPut, "/v1/subscribers/:id", s.putSubscriber)
-	control(http.MethodPatch, "/v1/subscribers/:id", s.patchSubscriber)
-	control(http.MethodDelete, "/v1/subscribers/:id", s.deleteSubscriber)
-	plain(http.MethodGet, "/v1/subscribers/:id/status", s.ofSubscriber(s.getStatus))
-	plain(http.MethodGet, "/v1/subscribers/:id/attempts", s.ofSubscriber(s.listAttempts))
-	control(http.MethodPost, "/v1/subscribers/:id/pause", s.pause)
-	control(http.MethodPost, "/v1/subscribers/:id/resume", s.resume)
-	long(http.MethodPost, "/v1/subscribers/:id/test", s.ofSubscriber(s.testSubscriber))
-	control(http.MethodPost, "/v1/subscribers/:id/signing-secret/rotate", s.rotateSigningSecret)
+	plain(http.MethodGet, "/v1/subscribers", adminOnly, s.listSubscribers)
+	plain(http.MethodPost, "/v1/subscribers", adminOnly, s.createSubscriber)
+	plain(http.MethodGet, "/v1/subscribers/:id", ownSubscriber, s.ofSubscriber(s.getSubscriber))
+	control(http.MethodPut, "/v1/subscribers/:id", adminOnly, s.putSubscriber)
+	control(http.MethodPatch, "/v1/subscribers/:id", adminOnly, s.patchSubscriber)
+	control(http.MethodDelete, "/v1/subscribers/:id", adminOnly, s.deleteSubscriber)
+	plain(http.MethodGet, "/v1/subscribers/:id/status", ownSubscriber, s.ofSubscriber(s.getStatus))
+	plain(http.MethodGet, "/v1/subscribers/:id/attempts", ownSubscriber, s.ofSubscriber(s.listAttempts))
+	control(http.MethodPost, "/v1/subscribers/:id/pause", ownSubscriber, s.pause)
+	control(http.MethodPost, "/v1/subscribers/:id/resume", ownSubscriber, s.resume)
+	add(http.MethodPost, "/v1/subscribers/:id/test", ownSubscriber, s.ofSubscriber(s.testSubscriber))
+	control(http.MethodPost, "/v1/subscribers/:id/signing-secret/rotate", adminOnly, s.rotateSigningSecret)
 
-	open("/healthz", s.healthz)
-	open("/readyz", s.readyz)
-	open("/openapi.json", s.openAPI)
-	open("/docs", s.docs)
-	open("/problems/:code", s.describeProblem)
+	plain(http.MethodGet, "/v1/tokens", adminOnly, s.listTokens)
+	plain(http.MethodPost, "/v1/tokens", adminOnly, s.createToken)
+	plain(http.MethodGet, "/v1/tokens/:token", adminOnly, s.getToken)
+	plain(http.MethodDelete, "/v1/tokens/:token", adminOnly, s.revokeToken)
 
-	e.NoRoute(s.handle("unknown", true, func(c *gin.Context) error {
+	plain(http.MethodGet, "/healthz", anyone, s.healthz)
+	plain(http.MethodGet, "/readyz", anyone, s.readyz)
+	plain(http.MethodGet, "/openapi.json", anyone, s.openAPI)
+	plain(http.MethodGet, "/docs", anyone, s.docs)
+	plain(http.MethodGet, "/problems/:code", anyone, s.describeProblem)
+
+	e.NoRoute(s.handle("unknown", anyone, func(c *gin.Context) error {
 		return &Problem{Code: CodeNotFound, Detail: "There is no such path. /docs lists those that are."}
 	}))
-	e.NoMethod(s.handle("unknown", true, func(c *gin.Context) error {
+	e.NoMethod(s.handle("unknown", anyone, func(c *gin.Context) error {
 		return &Problem{Code: CodeMethodNotAllowed, Detail: "This path allows: " + c.Writer.Header().Get("Allow") + "."}
 	}))
-	return e
+	return e, errors.Join(faults...)
 }
 
 // bounded gives a handler's work in the database an end.

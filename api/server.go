@@ -39,8 +39,16 @@ type Config struct {
 	// Waker tells Temporal of subscribers that have something to do. nil: nobody
 	// is told, and the sweep finds them.
 	Waker Waker
-	// AdminToken is the one bearer token. Required.
+	// AdminToken is the bearer token that needs no row: with it the others are
+	// made. Required.
 	AdminToken string
+	// TokenFresh is how long what was read of a token is used as it is. A token
+	// that was revoked is refused after twice this at most, and a long poll or an
+	// upload under way after three times this. Default 1.5 s.
+	TokenFresh time.Duration
+	// TokenUsePeriod is how often it is written which tokens were used. Default
+	// 1 minute.
+	TokenUsePeriod time.Duration
 	// Version is Postroad's own, shown in the API's description. Default "dev".
 	Version string
 	// AllowHTTPEndpoints admits endpoints without TLS. Default false.
@@ -76,6 +84,8 @@ type Config struct {
 func (c Config) WithDefaults() Config {
 	setDefault(&c.Version, "dev")
 	setDefault(&c.TemporalNamespace, contract.Namespace)
+	setDefault(&c.TokenFresh, 1500*time.Millisecond)
+	setDefault(&c.TokenUsePeriod, time.Minute)
 	setDefault(&c.ForceWait, 5*time.Second)
 	setDefault(&c.DatabaseMax, 5*time.Second)
 	setDefault(&c.UploadBytes, uploadBytesDefault)
@@ -115,7 +125,8 @@ type Server struct {
 	config      Config
 	engine      *gin.Engine
 	metrics     *metrics
-	tokenDigest [sha256.Size]byte
+	tokenDigest [sha256.Size]byte // of the token that needs no row
+	tokens      *tokenCache
 	feeds       feedCache
 	uploads     *semaphore.Weighted
 	decoders    sync.Pool
@@ -156,9 +167,12 @@ func New(config Config) (*Server, error) {
 			},
 		})
 	}
-	s.wakes = newWakeQueue(config.Waker, config.Logger)
 	s.draining, s.drain = context.WithCancel(context.Background())
-	s.engine = s.routes()
+	if s.engine, err = s.routes(); err != nil {
+		return nil, fmt.Errorf("make routes: %w", err)
+	}
+	s.wakes = newWakeQueue(config.Waker, config.Logger)
+	s.tokens = newTokenCache(config.Store, config.TokenFresh, config.TokenUsePeriod, config.Logger)
 	return s, nil
 }
 
@@ -173,6 +187,7 @@ func (s *Server) Drain() { s.drain() }
 func (s *Server) Close() {
 	s.drain()
 	s.wakes.close()
+	s.tokens.close()
 	if s.config.Client == nil {
 		s.client.Close()
 	}

@@ -35,7 +35,7 @@ func (s *Server) writeStatus(c *gin.Context, id string) error {
 	}
 	workflowID := contract.SubscriberWorkflowID(id)
 	document := statusDocument{Status: status, WorkflowID: workflowID}
-	if s.config.TemporalUIURL != "" {
+	if s.config.TemporalUIURL != "" && grantOf(c).role == store.RoleAdmin { // it is inside the operator's network
 		document.TemporalURL = strings.TrimSuffix(s.config.TemporalUIURL, "/") + "/namespaces/" +
 			url.PathEscape(s.config.TemporalNamespace) + "/workflows/" + url.PathEscape(workflowID)
 	}

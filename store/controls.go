@@ -40,7 +40,7 @@ type ControlRequest struct {
 	Reason string
 	// Until ends a pause by itself; nil: it lasts until resumed.
 	Until *time.Time
-	// Source says who asked: api or signal.
+	// Source says who asked: api, token:<id> or signal.
 	Source string
 	// RequestID makes a repeat of the same request harmless: the same id gives
 	// the same control again. Empty: every call is a request of its own.

@@ -24,6 +24,7 @@ const (
 )
 
 var (
+	tokenID       = regexp.MustCompile(`^[a-z2-7]{10}$`)
 	tokenText     = regexp.MustCompile(`^` + TokenPattern + `$`)
 	tokenEncoding = base32.NewEncoding("abcdefghijklmnopqrstuvwxyz234567").WithPadding(base32.NoPadding)
 )
@@ -36,6 +37,9 @@ func newToken() (id, text string) {
 	id = tokenEncoding.EncodeToString(random[:tokenIDBytes])[:tokenIDCharacters]
 	return id, tokenPrefix + id + "_" + tokenEncoding.EncodeToString(random[tokenIDBytes:])
 }
+
+// ValidTokenID reports whether id can name a token.
+func ValidTokenID(id string) bool { return tokenID.MatchString(id) }
 
 // ParseToken returns the id that a token's text names; false for what can be no
 // token.
