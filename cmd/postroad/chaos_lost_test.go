@@ -15,8 +15,8 @@ import (
 )
 
 // TestChaosTemporalLost loses all that Temporal knows, in mid-run: with a stack
-// in one process, whose Temporal comes back empty and as the same cluster, and
-// with a Temporal of its own, in whose place another one comes.
+// in one process, whose Temporal comes back empty and as the same cluster, with
+// a worker that goes on meanwhile, and with another cluster in its place.
 func TestChaosTemporalLost(t *testing.T) {
 	t.Parallel()
 	t.Run("file deleted", func(t *testing.T) {
@@ -38,6 +38,28 @@ func TestChaosTemporalLost(t *testing.T) {
 		s.check()
 		s.active.checkOrder(len(testkit.Lines(t, "sdk-go")), s.lost)
 	})
+	t.Run("under a worker that goes on", func(t *testing.T) {
+		t.Parallel()
+		split := newSplit(t)
+		worker := split.worker()
+		s := makeStates(t, split.api, dialTemporal(t, split.temporal.TemporalAddress))
+		split.stopTemporal()
+		empty := t.TempDir()
+		id, err := os.ReadFile(filepath.Join(split.dir, "cluster-id"))
+		if err == nil {
+			err = os.WriteFile(filepath.Join(empty, "cluster-id"), id, 0o644)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.lost = time.Now()
+		startTemporal(t, empty, split.temporal.TemporalAddress)
+		s.check()
+		onceInOrder(t, s.active.consumer.Requests(), len(testkit.Lines(t, "sdk-go")))
+		if worker.ended() {
+			t.Error("the worker ended with its Temporal")
+		}
+	})
 	t.Run("another cluster", func(t *testing.T) {
 		t.Parallel()
 		split := newSplit(t)
@@ -47,7 +69,7 @@ func TestChaosTemporalLost(t *testing.T) {
 		split.stopTemporal()
 		worker.terminate()
 		s.lost = time.Now()
-		startTemporal(t, address)
+		startTemporal(t, t.TempDir(), address)
 		refused := split.start("worker")
 		if code := refused.wait(startMax); code != failed || !strings.Contains(refused.stderr.String(), "--adopt-cluster") {
 			t.Errorf("a worker of another cluster ended with code %d: %s", code, refused.stderr.String())

@@ -26,6 +26,7 @@ import (
 // that are not theirs.
 type split struct {
 	t        *testing.T
+	dir      string // Temporal's
 	temporal *embedded.Stack
 	environ  []string
 	process  *child // the API's
@@ -34,9 +35,10 @@ type split struct {
 
 func newSplit(t *testing.T) *split {
 	t.Helper()
-	temporal := startTemporal(t, "127.0.0.1:0")
+	dir := t.TempDir()
+	temporal := startTemporal(t, dir, "127.0.0.1:0")
 	const token = "a-token-that-is-long-enough"
-	s := &split{t: t, temporal: temporal, environ: []string{
+	s := &split{t: t, dir: dir, temporal: temporal, environ: []string{
 		"POSTROAD_DATABASE_URL=" + testkit.Database(t, nil), "POSTROAD_KEY_FILE=" + filepath.Join(t.TempDir(), "key"),
 		"POSTROAD_ADMIN_TOKEN=" + token, "TEMPORAL_ADDRESS=" + temporal.TemporalAddress,
 		"POSTROAD_LISTEN=127.0.0.1:0", "POSTROAD_METRICS_LISTEN=127.0.0.1:0",
@@ -49,11 +51,11 @@ func newSplit(t *testing.T) *split {
 	return s
 }
 
-// startTemporal starts a Temporal that knows nothing yet.
-func startTemporal(t *testing.T, listen string) *embedded.Stack {
+// startTemporal starts a Temporal with what dir holds.
+func startTemporal(t *testing.T, dir, listen string) *embedded.Stack {
 	t.Helper()
 	temporal, err := embedded.Start(t.Context(), embedded.Config{
-		DataDir: t.TempDir(), WithoutDatabase: true, WithoutUI: true, TemporalListen: listen, NoSync: true,
+		DataDir: dir, WithoutDatabase: true, WithoutUI: true, TemporalListen: listen, NoSync: true,
 	})
 	if err != nil {
 		t.Fatalf("start Temporal: %v", err)
@@ -283,6 +285,7 @@ func TestChaosTemporalAwayTenMinutes(t *testing.T) {
 	<-time.After(time.Until(away.Add(outage)))
 	begin := time.Now()
 	back := s.startTemporal()
+	t.Logf("Temporal was away for %.0f s", back.Sub(away).Seconds())
 	for _, r := range roads {
 		first := r.awaitSince(begin, 1, 2*resumeWithin)
 		r.checkAway(away, stopWithin, begin)
@@ -293,10 +296,12 @@ func TestChaosTemporalAwayTenMinutes(t *testing.T) {
 	}
 	for _, stream := range streams {
 		stream.finish()
+		published := 0
 		for r, n := range stream.stored {
 			begun[r] += n
+			published += n
 		}
-		t.Logf("the slowest publish took %d ms", stream.slowest.Milliseconds())
+		t.Logf("%d publishes were answered 201, the slowest after %d ms", published, stream.slowest.Milliseconds())
 	}
 	busy.consumer.SetScript(nil)
 	for _, r := range roads {
