@@ -2,3 +2,16 @@ package api
 
 // Polling is how many long polls wait for an event.
 func (s *Server) Polling() int64 { return s.polling.Load() }
+
+// CheckPermission says whether a route may be registered with the permission of
+// these roles.
+func CheckPermission(method, path string, roles ...string) error {
+	bits := map[string]permission{
+		"admin": allowAdmin, "publisher": allowPublisher, "reader": allowReader, "subscriber": allowSubscriber, "anyone": allowAnyone,
+	}
+	var allowed permission
+	for _, role := range roles {
+		allowed |= bits[role]
+	}
+	return allowed.check(method, path)
+}
