@@ -247,26 +247,35 @@ func ceilMillis(d time.Duration) int64 {
 }
 
 // heartbeat tells Temporal that Deliver lives, from a goroutine of its own: a
-// heartbeat may block for long while Temporal is away.
+// heartbeat may block for long while Temporal is away. It returns when the first
+// one was answered, or has blocked for a while. A task that lay unread in a
+// process that stood still is over, and its subscriber in other hands: Temporal
+// refuses its heartbeat, which cancels ctx before the lease is taken from them.
 func (a *Activities) heartbeat(ctx context.Context) (stop func()) {
 	if !activity.IsActivity(ctx) {
 		return func() {} // called without Temporal: nobody listens
 	}
-	done := make(chan struct{})
+	done, first := make(chan struct{}), make(chan struct{})
 	go func() {
 		ticker := time.NewTicker(a.cfg.HeartbeatEvery)
 		defer ticker.Stop()
+		activity.RecordHeartbeat(ctx)
+		close(first)
 		for {
-			activity.RecordHeartbeat(ctx)
 			select {
 			case <-done:
 				return
 			case <-ctx.Done():
 				return
 			case <-ticker.C:
+				activity.RecordHeartbeat(ctx)
 			}
 		}
 	}()
+	select {
+	case <-first:
+	case <-time.After(a.cfg.HeartbeatEvery):
+	}
 	return func() { close(done) }
 }
 

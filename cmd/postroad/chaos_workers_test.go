@@ -35,19 +35,19 @@ func remotes(requests []testkit.Request) map[string]bool {
 	return all
 }
 
-// hang waits until a request hangs that is not answered, and returns its number;
-// script answers those after it.
-func (r *road) hang(script testkit.Script) (n int) {
+// hang waits until a request comes that is answered late or never, as answer
+// says, and returns its number; script answers those after it.
+func (r *road) hang(answer testkit.Answer, script testkit.Script) (n int) {
 	r.t.Helper()
 	var once sync.Once
 	arrived := make(chan int, 1)
 	r.consumer.SetScript(func(n int, request *testkit.Request) testkit.Answer {
-		answer := script(n, request)
+		now := script(n, request)
 		once.Do(func() {
 			arrived <- n
-			answer = testkit.Answer{Hang: testkit.Forever}
+			now = answer
 		})
-		return answer
+		return now
 	})
 	select {
 	case n = <-arrived:
@@ -115,7 +115,7 @@ func TestChaosZombie(t *testing.T) {
 	}
 	single.consumer.WaitFor(t, 100, waitMax)
 	heir := s.worker()
-	hung := batches.hang(slow(pace))
+	hung := batches.hang(testkit.Answer{Hang: testkit.Forever}, slow(pace))
 	zombie.signal(syscall.SIGSTOP)
 	<-time.After(arriveMax)
 	stopped := time.Now()
@@ -160,6 +160,61 @@ func TestChaosZombie(t *testing.T) {
 	}
 }
 
+// TestChaosZombieSoon lets a worker go on as soon as the other one has taken over
+// some of its subscribers, and before the time of its requests is over: it reads
+// their answers then, and what it would send next is the other one's.
+func TestChaosZombieSoon(t *testing.T) {
+	t.Parallel()
+	const (
+		// More than the worker has polls open, which Temporal may still answer.
+		subscribers = 12
+		pace        = 60 * time.Millisecond
+		ahead       = 50
+		settledMax  = time.Minute
+	)
+	s := newSplit(t)
+	zombie := s.worker()
+	events := testkit.Lines(t, "sdk-go")[:3000]
+	var roads []*road
+	for i := range subscribers {
+		r := newRoad(t, s.api, "road-"+strconv.Itoa(i+1), slow(pace), nil)
+		r.call(http.MethodPatch, "/v1/subscribers/"+r.name, map[string]any{"endpoint": map[string]any{"timeout": "60s"}}, nil)
+		r.publish(events)
+		r.consumer.WaitFor(t, 1, waitMax)
+		roads = append(roads, r)
+	}
+	s.worker()
+	answer := make(chan struct{})
+	hung := map[*road]int{}
+	for _, r := range roads {
+		hung[r] = r.hang(testkit.Answer{Until: answer}, slow(pace))
+	}
+	zombie.signal(syscall.SIGSTOP)
+	close(answer)
+	stopped := time.Now()
+	testkit.Eventually(t, vanishedMax, func() bool {
+		return slices.ContainsFunc(roads, func(r *road) bool { return r.consumer.Count() > hung[r]+ahead })
+	}, "the other worker takes over")
+	resumed := time.Now()
+	zombie.signal(syscall.SIGCONT)
+	inherited := 0
+	for _, r := range roads {
+		r.awaitSince(resumed, ahead, waitMax)
+		if len(since(before(r.consumer.Requests(), resumed), stopped)) > 0 {
+			inherited++
+		}
+	}
+	t.Logf("resumed after %.1f s, when the other worker had taken over %d of %d", resumed.Sub(stopped).Seconds(), inherited, len(roads))
+	for _, r := range roads {
+		r.consumer.SetScript(nil)
+	}
+	for _, r := range roads {
+		r.awaitCursor(deliveredMax, len(events))
+		// What was not taken over yet goes on, until Temporal gives it to another.
+		r.checkRivals(stopped, resumed.Add(settledMax), len(events))
+	}
+}
+
 // TestChaosDrainBesideLive replaces two workers under load, one after the other.
 // What the one that stops delivered goes on elsewhere, soon; nothing is repeated
 // but the request that its consumer left unanswered.
@@ -184,7 +239,7 @@ func TestChaosDrainBesideLive(t *testing.T) {
 		t.Fatal("the second worker delivers nothing: this shows nothing")
 	}
 	sluggish := roads[0]
-	unanswered := sluggish.hang(slow(pace))
+	unanswered := sluggish.hang(testkit.Answer{Hang: testkit.Forever}, slow(pace))
 	s.replace(workers[0], roads, sluggish)
 
 	s.worker()
