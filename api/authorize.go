@@ -86,6 +86,7 @@ type tokenCache struct {
 	store  *store.Store
 	logger *slog.Logger
 	fresh  time.Duration
+	most   int // of each of the maps
 
 	flights singleflight.Group
 	lookups *semaphore.Weighted
@@ -109,7 +110,7 @@ type cachedToken struct {
 
 func newTokenCache(tokens *store.Store, fresh, usePeriod time.Duration, logger *slog.Logger) *tokenCache {
 	t := &tokenCache{
-		store: tokens, logger: logger, fresh: fresh, lookups: semaphore.NewWeighted(tokenLookupsMax),
+		store: tokens, logger: logger, fresh: fresh, most: cachedTokensMax, lookups: semaphore.NewWeighted(tokenLookupsMax),
 		valid: map[[sha256.Size]byte]*cachedToken{}, invalid: map[[sha256.Size]byte]*cachedToken{}, used: map[string]time.Time{},
 	}
 	t.ctx, t.stop = context.WithCancel(context.Background())
@@ -186,7 +187,7 @@ func (t *tokenCache) lookUp(digest [sha256.Size]byte, text string) (*cachedToken
 	defer t.mu.Unlock()
 	if err != nil {
 		delete(t.valid, digest)
-		keep(t.invalid, digest, entry)
+		t.keep(t.invalid, digest, entry)
 		return entry, nil
 	}
 	entry.principal = principalOfToken(token)
@@ -194,13 +195,13 @@ func (t *tokenCache) lookUp(digest [sha256.Size]byte, text string) (*cachedToken
 		entry.ends = entry.read.Add(left)
 	}
 	delete(t.invalid, digest)
-	keep(t.valid, digest, entry)
+	t.keep(t.valid, digest, entry)
 	t.used[token.ID] = entry.read
 	return entry, nil
 }
 
-func keep(entries map[[sha256.Size]byte]*cachedToken, digest [sha256.Size]byte, entry *cachedToken) {
-	if len(entries) >= cachedTokensMax {
+func (t *tokenCache) keep(entries map[[sha256.Size]byte]*cachedToken, digest [sha256.Size]byte, entry *cachedToken) {
+	if len(entries) >= t.most {
 		clear(entries) // rare, and what is in use is soon there again
 	}
 	entries[digest] = entry

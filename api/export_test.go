@@ -15,3 +15,13 @@ func CheckPermission(method, path string, roles ...string) error {
 	}
 	return allowed.check(method, path)
 }
+
+// SetCachedTokensMax bounds the tokens and the guesses remembered.
+func (s *Server) SetCachedTokensMax(n int) { s.tokens.most = n }
+
+// CachedTokens says how many of each are remembered.
+func (s *Server) CachedTokens() (valid, invalid int) {
+	s.tokens.mu.RLock()
+	defer s.tokens.mu.RUnlock()
+	return len(s.tokens.valid), len(s.tokens.invalid)
+}
