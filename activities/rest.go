@@ -2,8 +2,10 @@ package activities
 
 import (
 	"context"
+	"errors"
 	"time"
 
+	"postroad/eventlog"
 	"postroad/store"
 )
 
@@ -156,11 +158,18 @@ func (r *run) park() ending {
 
 // lookAgain asks the database, never the ring, for something to send.
 func (r *run) lookAgain() (match int64, err error) {
-	err = bounded(r.ctx, func(ctx context.Context) error {
-		match, _, err = r.a.cfg.Log.FirstMatch(ctx, r.feedID, r.scanned, 0, r.filter)
-		return err
-	})
-	return match, err
+	after := r.scanned
+	for {
+		err = bounded(r.ctx, func(ctx context.Context) error {
+			match, _, err = r.a.cfg.Log.FirstMatch(ctx, r.feedID, after, 0, r.filter)
+			return err
+		})
+		var below *eventlog.BelowFloorError
+		if !errors.As(err, &below) || below.FirstSequence-1 <= after {
+			return match, err
+		}
+		after = below.FirstSequence - 1 // what was removed is not to be sent
+	}
 }
 
 // unpark goes on to the event match if nobody did meanwhile. Until the reader

@@ -2,6 +2,7 @@ package activities
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"strconv"
 	"sync"
@@ -62,6 +63,7 @@ type run struct {
 	draining   bool
 	fenced     bool
 	broken     error
+	fallen     bool      // what comes next in the log is no longer kept
 	parking    bool      // the parking checkpoint is the last word
 	over       bool      // the run has ended
 	confirmed  time.Time // when a statement that matched the lease was sent
@@ -82,16 +84,34 @@ func (a *Activities) newRun(base context.Context, lease uuid.UUID, row *store.Ru
 		return nil, err
 	}
 	now := time.Now()
+	fell := skipRemoved(row, loaded)
 	r := &run{
 		a: a, id: row.ID, lease: lease, feedID: row.FeedID, filter: loaded.Subscriber.Filter, target: target,
 		log:    a.cfg.Logger.With("subscriber", row.ID, "feed", loaded.FeedName),
 		loaded: loaded, began: began, kick: make(chan struct{}, 1), scanned: row.Cursor, idleSince: now,
 		pos: newPosition(row, &loaded.Subscriber, now), desired: row.DesiredVersion,
-		confirmed: sentAt, touched: now,
+		confirmed: sentAt, touched: now, dirty: fell,
+	}
+	if fell {
+		r.log.Warn("going on above events that were removed", "after", row.Cursor, "lost_events", row.LostEvents, "lost_through", row.PreviousSequence)
 	}
 	r.ctx, r.cancel = context.WithCancel(base)
 	r.follower = a.cfg.Log.Follow(row.FeedID, row.Cursor, r.filter)
 	return r, nil
+}
+
+// skipRemoved moves a row's position above events that are no longer kept, and
+// reports whether there were any. What was lost of them is on the row already,
+// since the transaction that raised the floor. The last one that matched becomes
+// the event before the next, so that a consumer that compares sees the gap.
+func skipRemoved(row *store.Run, loaded *store.Loaded) bool {
+	row.PreviousSequence = max(row.PreviousSequence, loaded.LostThrough)
+	if loaded.FeedFloor <= row.Cursor {
+		return false
+	}
+	row.Cursor = loaded.FeedFloor
+	row.EventAttempt = 0 // the event it was charged to is gone
+	return true
 }
 
 // deliver sends until something ends the run, and leaves the row in order: the
@@ -160,8 +180,8 @@ func (r *run) ended() ending {
 		return endStopped
 	case r.draining:
 		return endDrained
-	case r.closed:
-		return endControl
+	case r.closed, r.fallen, r.follower.Erased():
+		return endControl // what it holds is not to be sent: take the row up anew
 	case time.Now().After(r.a.deadline(r.began)):
 		return endBudget
 	}
@@ -193,6 +213,11 @@ func (r *run) read() (<-chan page, <-chan struct{}) {
 			if err == nil {
 				err = r.follower.Wait(r.ctx)
 			}
+			var below *eventlog.BelowFloorError
+			if errors.As(err, &below) {
+				r.fall()
+				return
+			}
 			if err != nil && r.ctx.Err() == nil {
 				r.log.Warn("read delayed", "after", position, "error", err)
 				select {
@@ -203,6 +228,14 @@ func (r *run) read() (<-chan page, <-chan struct{}) {
 		}
 	}()
 	return pages, done
+}
+
+// fall ends a run whose next events were removed: the row says which it lost.
+func (r *run) fall() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.fallen = true
+	r.wake()
 }
 
 // fill takes what the reader has, as long as the queue does not fill a request.
@@ -346,7 +379,9 @@ func (r *run) record(batch []*event.Event, attempt int, answer *delivery.Answer)
 		a.RetryAfter = strconv.FormatFloat(answer.RetryAfter.Seconds(), 'f', -1, 64)
 	}
 	if answer.Class != delivery.ClassSuccess {
-		a.Response = string(answer.Response)
+		if !r.follower.Erased() { // else the answer may quote what was erased
+			a.Response = string(answer.Response)
+		}
 		a.Error = answerText(answer)
 		r.log.Info("delivery failed", "first_sequence", a.FirstSequence, "last_sequence", a.LastSequence, "attempt", attempt,
 			"class", a.Class, "status", answer.Status, "duration", answer.Duration, "error", a.Error)

@@ -175,6 +175,7 @@ const (
 	seenRecordedAt
 	seenData
 	seenIdempotencyKey
+	seenErasedAt
 )
 
 // eventMember tells a member by its name as it stands in the text, quotes
@@ -207,6 +208,8 @@ func eventMember(name []byte) int {
 		return seenData
 	case `"idempotencyKey"`:
 		return seenIdempotencyKey
+	case `"erasedAt"`:
+		return seenErasedAt
 	}
 	return 0
 }

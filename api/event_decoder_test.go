@@ -25,7 +25,7 @@ func TestDecodeBody(t *testing.T) {
 	t.Parallel()
 	full := `{"resourceName":"Property","resourceRecordKey":"k/1","resourceRecordUrl":"https://x.test/1","eventType":"t",` +
 		`"feedTypes":["A","B"],"attributes":{"b":"2","a":"\u00e9"},"related":["u"],"bulk":true,` +
-		`"occurredAt":"2021-08-09T00:44:43.120-07:00","recordedAt":"ignored","data": { "n" : 1.00e+2 , "x":"\ud83d\ude00" } ,"idempotencyKey":"i"}`
+		`"occurredAt":"2021-08-09T00:44:43.120-07:00","recordedAt":"ignored","erasedAt":"ignored","data": { "n" : 1.00e+2 , "x":"\ud83d\ude00" } ,"idempotencyKey":"i"}`
 	want := event.Event{
 		ResourceName: "Property", ResourceRecordKey: "k/1", ResourceRecordURL: "https://x.test/1", EventType: "t",
 		FeedTypes: []string{"A", "B"}, Attributes: map[string]string{"a": "é", "b": "2"}, Related: []string{"u"}, Bulk: true,
@@ -243,6 +243,7 @@ func FuzzDecodeEvent(f *testing.F) {
 			event.Event
 			IdempotencyKey string `json:"idempotencyKey"`
 			RecordedAt     any    `json:"recordedAt"`
+			ErasedAt       any    `json:"erasedAt"`
 		}
 		if err := json.Unmarshal(text, &plain); err != nil {
 			t.Fatalf("accepted %q: %v", text, err)

@@ -35,7 +35,7 @@ func (d *eventDecoder) decodeMember(at string, member int, ev *event.Event) erro
 		ev.Bulk, err = d.readBool(at + "/bulk")
 	case seenOccurredAt:
 		err = d.readOccurredAt(at, ev)
-	case seenRecordedAt:
+	case seenRecordedAt, seenErasedAt:
 		// Set by the log; taken and dropped, so that an event as it was read
 		// from one feed can be published to another.
 		err = d.skip()

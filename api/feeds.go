@@ -20,6 +20,7 @@ type feedDocument struct {
 	Name          string    `json:"name"`
 	Sequences     string    `json:"sequences"`
 	Description   string    `json:"description,omitempty"`
+	Retention     retention `json:"retention,omitzero"`
 	Epoch         int       `json:"epoch"`
 	Head          int64     `json:"head"`
 	FirstSequence int64     `json:"firstSequence"`
@@ -29,7 +30,7 @@ type feedDocument struct {
 
 func feedDocumentOf(f eventlog.Feed) feedDocument {
 	return feedDocument{
-		Name: f.Name, Sequences: f.Sequences, Description: f.Description, Epoch: f.Epoch, Head: f.Head,
+		Name: f.Name, Sequences: f.Sequences, Description: f.Description, Retention: retentionOf(f.Retention), Epoch: f.Epoch, Head: f.Head,
 		FirstSequence: f.FloorSequence + 1, CreatedAt: f.CreatedAt, Version: f.Version,
 	}
 }
@@ -37,9 +38,10 @@ func feedDocumentOf(f eventlog.Feed) feedDocument {
 // feedInput is a feed as it may be sent: what only the server sets is taken
 // and dropped, so that a document that was read can be sent back.
 type feedInput struct {
-	Name        string `json:"name"`
-	Sequences   string `json:"sequences"`
-	Description string `json:"description"`
+	Name        string    `json:"name"`
+	Sequences   string    `json:"sequences"`
+	Description string    `json:"description"`
+	Retention   retention `json:"retention"`
 	feedReadOnly
 }
 
@@ -95,8 +97,12 @@ func (s *Server) createFeed(c *gin.Context) error {
 	if err := decodeDocument(text, &input); err != nil {
 		return err
 	}
+	ages, err := input.Retention.ages()
+	if err != nil {
+		return err
+	}
 	feed, err := s.config.Log.CreateFeed(c.Request.Context(), eventlog.FeedSpec{
-		Name: input.Name, Sequences: input.Sequences, Description: input.Description,
+		Name: input.Name, Sequences: input.Sequences, Description: input.Description, Retention: ages,
 	})
 	if err != nil {
 		return err
@@ -145,7 +151,7 @@ func (s *Server) patchFeed(c *gin.Context) error {
 		return err
 	}
 	patch.IfVersion = match
-	if patch.Description != nil || match != nil {
+	if patch.Description != nil || patch.Age != nil || patch.HardAge != nil || match != nil {
 		if feed, err = s.config.Log.UpdateFeed(c.Request.Context(), name, patch); err != nil {
 			return feedError(name, err)
 		}
@@ -153,13 +159,14 @@ func (s *Server) patchFeed(c *gin.Context) error {
 	return writeFeed(c, http.StatusOK, feed)
 }
 
-// feedPatch reads a merge patch (RFC 7396) of a feed: the description may
-// change, and null removes it.
+// feedPatch reads a merge patch (RFC 7396) of a feed: the description and the
+// retention may change, and null removes them.
 func feedPatch(text []byte, feed eventlog.Feed) (eventlog.FeedPatch, error) {
 	var input struct {
-		Name        *string          `json:"name"`
-		Sequences   *string          `json:"sequences"`
-		Description optional[string] `json:"description"`
+		Name        *string                   `json:"name"`
+		Sequences   *string                   `json:"sequences"`
+		Description optional[string]          `json:"description"`
+		Retention   optional[*retentionPatch] `json:"retention"`
 		feedReadOnly
 	}
 	if err := decodeDocument(text, &input); err != nil {
@@ -175,6 +182,11 @@ func feedPatch(text []byte, feed eventlog.Feed) (eventlog.FeedPatch, error) {
 	patch := eventlog.FeedPatch{}
 	if input.Description.set && input.Description.value != feed.Description {
 		patch.Description = &input.Description.value
+	}
+	if input.Retention.set {
+		if err := input.Retention.value.change(feed.Retention, &patch); err != nil {
+			return patch, err
+		}
 	}
 	return patch, faults.Err()
 }

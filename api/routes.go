@@ -39,6 +39,7 @@ func (s *Server) routes() (*gin.Engine, error) {
 	add(http.MethodPost, "/v1/feeds/:feed/events", publishers, s.publish)
 	add(http.MethodGet, "/v1/feeds/:feed/events", readers, s.listEvents)
 	plain(http.MethodGet, "/v1/feeds/:feed/events/:sequence", readers, s.getEvent)
+	add(http.MethodDelete, "/v1/feeds/:feed/records/:resource/:key/data", adminOnly, s.within(eraseMax, s.eraseRecord))
 
 	plain(http.MethodGet, "/v1/subscribers", adminOnly, s.listSubscribers)
 	plain(http.MethodPost, "/v1/subscribers", adminOnly, s.createSubscriber)

@@ -52,6 +52,9 @@ type Event struct {
 	RecordedAt time.Time `json:"recordedAt"`
 	// Data is any JSON, kept byte for byte; nil: none.
 	Data json.RawMessage `json:"data,omitempty"`
+	// ErasedAt is when Data, Attributes and Related were erased; zero: they were
+	// not.
+	ErasedAt time.Time `json:"erasedAt,omitzero"`
 	// IdempotencyKey makes publishing the event again a repeat, not a second
 	// event; at most 255 bytes; empty: none. It is not returned on reading.
 	IdempotencyKey string `json:"-"`
@@ -87,7 +90,7 @@ func (e *Event) Size() int {
 
 // ContentHash is the SHA-256 that decides whether an idempotency key came
 // again with the same content: over the decoded members in the order of the
-// Event type, each length-prefixed, without idempotencyKey and recordedAt;
+// Event type, each length-prefixed, without idempotencyKey, recordedAt and erasedAt;
 // data counts byte for byte.
 func (e *Event) ContentHash() [sha256.Size]byte {
 	h := sha256.New()

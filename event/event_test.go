@@ -79,6 +79,7 @@ func TestContentHash(t *testing.T) {
 	for member, change := range map[string]func(*event.Event){
 		"idempotencyKey":           func(e *event.Event) { e.IdempotencyKey = "publisher/2" },
 		"recordedAt":               func(e *event.Event) { e.RecordedAt = e.RecordedAt.Add(time.Hour) },
+		"erasedAt":                 func(e *event.Event) { e.ErasedAt = e.RecordedAt },
 		"attributes made anew":     func(e *event.Event) { e.Attributes = map[string]string{"region": "north", "office": "12"} },
 		"lists made anew":          func(e *event.Event) { e.Related, e.FeedTypes = slices.Clone(e.Related), slices.Clone(e.FeedTypes) },
 		"the same data elsewhere":  func(e *event.Event) { e.Data = bytes.Clone(e.Data) },
@@ -111,7 +112,8 @@ func TestAppendJSON(t *testing.T) {
 	const want = `{"sequence":1101,"resourceName":"Property","resourceRecordKey":"235021",` +
 		`"resourceRecordUrl":"https://example.com/Property('235021')","eventType":"StatusChanged","feedTypes":["IDX","VOW"],` +
 		`"attributes":{"office":"12","region":"north"},"related":["https://example.com/Media('1')","https://example.com/Media('2')"],` +
-		`"bulk":true,"occurredAt":"2026-02-03T04:05:06.000+01:00","recordedAt":"2026-02-03T03:05:07.123456Z","data":{"a": [1,  2]}}`
+		`"bulk":true,"occurredAt":"2026-02-03T04:05:06.000+01:00","recordedAt":"2026-02-03T03:05:07.123456Z","data":{"a": [1,  2]},"erasedAt":"2026-02-04T03:05:07Z"}`
+	e.ErasedAt = time.Date(2026, 2, 4, 3, 5, 7, 0, time.UTC)
 	if diff := cmp.Diff(want, string(e.AppendJSON(nil))); diff != "" {
 		t.Errorf("an event with every member (-want +got):\n%s", diff)
 	}

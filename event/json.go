@@ -45,6 +45,10 @@ func (e *Event) AppendJSON(b []byte) []byte {
 	if e.Data != nil {
 		b = append(append(b, `,"data":`...), e.Data...)
 	}
+	if !e.ErasedAt.IsZero() {
+		b = append(b, `,"erasedAt":"`...)
+		b = append(e.ErasedAt.UTC().AppendFormat(b, time.RFC3339Nano), '"')
+	}
 	return append(b, '}')
 }
 

@@ -12,36 +12,55 @@ import (
 // lookTimeout bounds one look of the tail, so that a vanished host is noticed.
 const lookTimeout = 10 * time.Second
 
+// mark is what is known of a feed's state beside its events.
+type mark struct {
+	// head is the highest number; -1: not known to have changed.
+	head int64
+	// floor: events at or below it are no longer kept.
+	floor int64
+	// erasures is how often events of the feed were erased.
+	erasures int64
+}
+
 // changedSQL finds what a snapshot could not see: transactions that began after
 // it, and those that ran while it was taken. The time an event was recorded at
 // would not do, as its transaction commits later.
 const changedSQL = `
-SELECT pg_current_snapshot()::text, coalesce(c.feed_id, 0), coalesce(c.head, 0)
+SELECT pg_current_snapshot()::text, coalesce(c.feed_id, 0), coalesce(c.head, 0), coalesce(c.floor, 0), coalesce(c.erasures, 0)
 FROM (SELECT) one LEFT JOIN (
-	SELECT n.feed_id, max(n.sequence) AS head FROM (
-		SELECT e.feed_id, e.sequence FROM events e WHERE e.xid >= pg_snapshot_xmax($1::text::pg_snapshot)
+	SELECT n.feed_id, max(n.head) AS head, max(n.floor) AS floor, max(n.erasures) AS erasures FROM (
+		SELECT e.feed_id, e.sequence AS head, 0::bigint AS floor, 0::bigint AS erasures
+		FROM events e WHERE e.xid >= pg_snapshot_xmax($1::text::pg_snapshot)
 		UNION ALL
-		SELECT e.feed_id, e.sequence FROM events e
+		SELECT e.feed_id, e.sequence, 0, 0 FROM events e
 		WHERE e.xid = ANY (ARRAY(SELECT pg_snapshot_xip($1::text::pg_snapshot)))
+		UNION ALL
+		SELECT f.id, -1, f.floor_sequence, f.erasures FROM feeds f
+		WHERE f.changed >= pg_snapshot_xmax($1::text::pg_snapshot)
+		UNION ALL
+		SELECT f.id, -1, f.floor_sequence, f.erasures FROM feeds f
+		WHERE f.changed = ANY (ARRAY(SELECT pg_snapshot_xip($1::text::pg_snapshot)))
 	) n GROUP BY n.feed_id
 ) c ON true`
 
-// changedSince returns the heads of the feeds that grew since the snapshot, and
-// the snapshot this was seen in.
-func changedSince(ctx context.Context, pool *pgxpool.Pool, since string) (heads map[int64]int64, snapshot string, err error) {
+// changedSince returns the marks of the feeds that changed since the snapshot,
+// and the snapshot this was seen in. Of a feed that only grew, floor and erasures
+// are 0.
+func changedSince(ctx context.Context, pool *pgxpool.Pool, since string) (marks map[int64]mark, snapshot string, err error) {
 	rows, _ := pool.Query(ctx, changedSQL, since)
-	heads = map[int64]int64{}
-	var feed, head int64
-	_, err = pgx.ForEachRow(rows, []any{&snapshot, &feed, &head}, func() error {
+	marks = map[int64]mark{}
+	var feed int64
+	var m mark
+	_, err = pgx.ForEachRow(rows, []any{&snapshot, &feed, &m.head, &m.floor, &m.erasures}, func() error {
 		if feed != 0 {
-			heads[feed] = head
+			marks[feed] = m
 		}
 		return nil
 	})
 	if err != nil {
 		return nil, "", fmt.Errorf("look for changed feeds: %w", err)
 	}
-	return heads, snapshot, nil
+	return marks, snapshot, nil
 }
 
 func currentSnapshot(ctx context.Context, pool *pgxpool.Pool) (string, error) {
@@ -52,22 +71,24 @@ func currentSnapshot(ctx context.Context, pool *pgxpool.Pool) (string, error) {
 	return snapshot, nil
 }
 
-// readHeads reads the heads of the feeds named, or of all.
-func readHeads(ctx context.Context, pool *pgxpool.Pool, feeds []int64, all bool) (map[int64]int64, error) {
+// readMarks reads the marks of the feeds named, or of all.
+func readMarks(ctx context.Context, pool *pgxpool.Pool, feeds []int64, all bool) (map[int64]mark, error) {
 	if len(feeds) == 0 && !all {
 		return nil, nil
 	}
 	rows, _ := pool.Query(ctx, `
-		SELECT f.id, greatest(f.floor_sequence, (SELECT max(e.sequence) FROM events e WHERE e.feed_id = f.id))
+		SELECT f.id, greatest(f.floor_sequence, (SELECT max(e.sequence) FROM events e WHERE e.feed_id = f.id)),
+			f.floor_sequence, f.erasures
 		FROM feeds f WHERE $2 OR f.id = ANY ($1::bigint[])`, feeds, all)
-	heads := map[int64]int64{}
-	var feed, head int64
-	_, err := pgx.ForEachRow(rows, []any{&feed, &head}, func() error {
-		heads[feed] = head
+	marks := map[int64]mark{}
+	var feed int64
+	var m mark
+	_, err := pgx.ForEachRow(rows, []any{&feed, &m.head, &m.floor, &m.erasures}, func() error {
+		marks[feed] = m
 		return nil
 	})
 	if err != nil {
 		return nil, fmt.Errorf("read heads: %w", err)
 	}
-	return heads, nil
+	return marks, nil
 }

@@ -50,3 +50,25 @@ func (l *Log) LooksAfresh() bool {
 	defer l.tail.mu.Unlock()
 	return l.tail.missed
 }
+
+// Waiting is how many followers wait for new events of a feed.
+func (l *Log) Waiting(feed int64) int {
+	f := l.tail.feedOf(feed)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.waiting.Len()
+}
+
+// Begun reports that a feed that is followed has its place in the log.
+func (l *Log) Begun(feed int64) bool {
+	f := l.tail.feedOf(feed)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.begun
+}
+
+func (t *tail) feedOf(feed int64) *feedTail {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.feeds[feed]
+}

@@ -31,6 +31,8 @@ type Feed struct {
 	// Sequences is SequencesAssigned or SequencesSupplied, fixed at creation.
 	Sequences   string
 	Description string
+	// Retention is how long events are kept.
+	Retention Retention
 	// FloorSequence: events at or below it are no longer kept.
 	FloorSequence int64
 	// Head is the highest number ever used, when the feed was read.
@@ -49,11 +51,15 @@ type FeedSpec struct {
 	// Description is the operator's own words, up to
 	// event.DescriptionCharactersMax characters.
 	Description string
+	// Retention is how long events are kept.
+	Retention Retention
 }
 
 // FeedPatch is what may be changed of a feed; nil leaves a member alone.
 type FeedPatch struct {
 	Description *string
+	// Age and HardAge change the feed's Retention; 0: for ever.
+	Age, HardAge *time.Duration
 	// IfVersion, where set, refuses the change unless the feed is at it.
 	IfVersion *int64
 }
@@ -67,6 +73,7 @@ func (s FeedSpec) validate() error {
 		errs.Add("/sequences", "must be assigned or supplied")
 	}
 	checkDescription(&errs, s.Description)
+	s.Retention.check(&errs)
 	return errs.Err()
 }
 
@@ -78,11 +85,14 @@ func checkDescription(errs *event.FieldErrors, s string) {
 
 // feedColumns reads a Feed; the head costs one probe of the primary key.
 const feedColumns = `f.id, f.name, f.epoch, f.sequences, f.description, f.floor_sequence,
-	greatest(f.floor_sequence, (SELECT max(e.sequence) FROM events e WHERE e.feed_id = f.id)), f.created_at, f.version`
+	greatest(f.floor_sequence, (SELECT max(e.sequence) FROM events e WHERE e.feed_id = f.id)), f.created_at, f.version,
+	coalesce(f.retention_age_ms, 0), coalesce(f.retention_hard_age_ms, 0)`
 
 func scanFeed(row pgx.CollectableRow) (Feed, error) {
 	var f Feed
-	err := row.Scan(&f.ID, &f.Name, &f.Epoch, &f.Sequences, &f.Description, &f.FloorSequence, &f.Head, &f.CreatedAt, &f.Version)
+	var age, hardAge int64
+	err := row.Scan(&f.ID, &f.Name, &f.Epoch, &f.Sequences, &f.Description, &f.FloorSequence, &f.Head, &f.CreatedAt, &f.Version, &age, &hardAge)
+	f.Retention = Retention{Age: time.Duration(age) * time.Millisecond, HardAge: time.Duration(hardAge) * time.Millisecond}
 	f.CreatedAt = f.CreatedAt.UTC()
 	return f, err
 }
@@ -95,11 +105,14 @@ func (l *Log) CreateFeed(ctx context.Context, spec FeedSpec) (Feed, error) {
 		return Feed{}, err
 	}
 	tag, err := l.pool.Exec(ctx, `
-		INSERT INTO feeds AS f (name, sequences, description) VALUES ($1, $2, $3)
+		INSERT INTO feeds AS f (name, sequences, description, retention_age_ms, retention_hard_age_ms)
+		VALUES ($1, $2, $3, nullif($4::bigint, 0), nullif($5::bigint, 0))
 		ON CONFLICT (name) DO UPDATE
 			SET sequences = excluded.sequences, description = excluded.description, epoch = f.epoch + 1,
+			    retention_age_ms = excluded.retention_age_ms, retention_hard_age_ms = excluded.retention_hard_age_ms,
 			    version = f.version + 1, created_at = greatest(clock_timestamp(), f.deleted_at), deleted_at = NULL
-			WHERE f.deleted_at IS NOT NULL`, spec.Name, spec.Sequences, spec.Description)
+			WHERE f.deleted_at IS NOT NULL`, spec.Name, spec.Sequences, spec.Description,
+		spec.Retention.Age.Milliseconds(), spec.Retention.HardAge.Milliseconds())
 	if err != nil {
 		return Feed{}, fmt.Errorf("create feed %s: %w", spec.Name, err)
 	}
@@ -137,17 +150,18 @@ func (l *Log) Feeds(ctx context.Context, after string, limit int) ([]Feed, error
 // UpdateFeed changes a feed's configuration. Errors: event.FieldErrors,
 // ErrNotFound, ErrVersionMismatch.
 func (l *Log) UpdateFeed(ctx context.Context, name string, patch FeedPatch) (Feed, error) {
-	if patch.Description != nil {
-		var errs event.FieldErrors
-		checkDescription(&errs, *patch.Description)
-		if err := errs.Err(); err != nil {
-			return Feed{}, err
-		}
+	if err := patch.validate(); err != nil {
+		return Feed{}, err
 	}
 	tag, err := l.pool.Exec(ctx, `
-		UPDATE feeds SET description = coalesce($2, description), version = version + 1
+		UPDATE feeds SET description = coalesce($2, description), version = version + 1,
+			retention_age_ms = CASE WHEN $4::bigint IS NULL THEN retention_age_ms ELSE nullif($4::bigint, 0) END,
+			retention_hard_age_ms = CASE WHEN $5::bigint IS NULL THEN retention_hard_age_ms ELSE nullif($5::bigint, 0) END
 		WHERE name = $1 AND deleted_at IS NULL AND version = coalesce($3, version)`,
-		name, patch.Description, patch.IfVersion)
+		name, patch.Description, patch.IfVersion, milliseconds(patch.Age), milliseconds(patch.HardAge))
+	if violates(err, retentionConstraint) {
+		return Feed{}, hardAgeTooShort() // together with the one that was stored
+	}
 	if err != nil {
 		return Feed{}, fmt.Errorf("update feed %s: %w", name, err)
 	}
@@ -200,7 +214,8 @@ func deleteFeed(ctx context.Context, tx pgx.Tx, name string) error {
 	// deleted_at carries the clock on: recorded_at never goes back in a name.
 	_, err = tx.Exec(ctx, `
 		UPDATE feeds f SET floor_sequence = greatest(f.floor_sequence, last.sequence),
-			deleted_at = greatest(clock_timestamp(), last.recorded_at), version = f.version + 1
+			deleted_at = greatest(clock_timestamp(), last.recorded_at), version = f.version + 1,
+			changed = pg_current_xact_id()
 		FROM (SELECT max(sequence) AS sequence, max(recorded_at) AS recorded_at FROM
 			(SELECT sequence, recorded_at FROM events WHERE feed_id = $1 ORDER BY sequence DESC LIMIT 1) newest) last
 		WHERE f.id = $1`, id)

@@ -2,6 +2,7 @@ package eventlog
 
 import (
 	"iter"
+	"maps"
 	"slices"
 	"strings"
 
@@ -39,6 +40,10 @@ type entrySet[T comparable] map[*filterEntry[T]]struct{}
 
 // Len is the number of values in the index.
 func (x *FilterIndex[T]) Len() int { return len(x.entries) }
+
+// All goes through the values in the index, in no order; they may be removed
+// meanwhile.
+func (x *FilterIndex[T]) All() iter.Seq[T] { return maps.Keys(x.entries) }
 
 // Add puts a value into the index, in place of what was there under it. The
 // filter's lists must not be changed as long as it is there.

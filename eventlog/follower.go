@@ -2,6 +2,7 @@ package eventlog
 
 import (
 	"context"
+	"sync/atomic"
 
 	"postroad/event"
 )
@@ -33,8 +34,29 @@ type Follower struct {
 
 	// pending was read from the database and not handed out yet; once it is,
 	// everything up to pendingScanned was looked at.
-	pending        []*event.Event
-	pendingScanned int64
+	pending         []*event.Event
+	pendingScanned  int64
+	pendingErasures int64
+
+	seen erasures
+}
+
+// erasures is the lowest number of erasures that events handed out show, plus
+// one; 0: nothing was handed out.
+type erasures struct{ atomic.Int64 }
+
+func (e *erasures) show(count int64) {
+	if was := e.Load(); was == 0 || count+1 < was {
+		e.Store(count + 1)
+	}
+}
+
+// Erased reports that some of the events that Next returned may have been erased
+// since: the caller forgets those it still holds and goes on with a follower
+// made anew. Unlike the other methods it may be called beside any of them.
+func (f *Follower) Erased() bool {
+	seen := f.seen.Load()
+	return seen != 0 && f.feed.erasedSince(seen-1)
 }
 
 // Follow goes through a feed from the first event above after. It does not wait
@@ -52,8 +74,11 @@ func (l *Log) Follow(feedID, after int64, filter event.Filter) *Follower {
 // them. Errors: ErrNotFound, *BelowFloorError; after any error the position is
 // where it was.
 func (f *Follower) Next(ctx context.Context, maxEvents, maxBytes int) (events []*event.Event, scanned int64, err error) {
+	if len(f.pending) > 0 && f.feed.erasedSince(f.pendingErasures) {
+		f.pending = nil // read again
+	}
 	if len(f.pending) == 0 {
-		events, through, ok := f.feed.collect(f.scanned, f.filter, maxEvents, maxBytes)
+		events, through, ok := f.feed.collect(f.scanned, f.filter, maxEvents, maxBytes, &f.seen)
 		if ok {
 			f.scanned = through
 			return events, f.scanned, nil
@@ -71,6 +96,9 @@ func (f *Follower) Next(ctx context.Context, maxEvents, maxBytes int) (events []
 		n++
 	}
 	events, f.pending = f.pending[:n:n], f.pending[n:]
+	if n > 0 {
+		f.seen.show(f.pendingErasures)
+	}
 	switch {
 	case len(f.pending) == 0:
 		f.scanned, f.pending = f.pendingScanned, nil
@@ -90,7 +118,7 @@ func (f *Follower) page(ctx context.Context, maxEvents, maxBytes int) error {
 	if err != nil {
 		return err
 	}
-	f.pending, f.pendingScanned = s.events, s.scanned
+	f.pending, f.pendingScanned, f.pendingErasures = s.events, s.scanned, s.erasures
 	return nil
 }
 

@@ -7,6 +7,7 @@ import (
 	"math"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -36,25 +37,27 @@ type stretch struct {
 	// scanned: every event up to here was looked at.
 	scanned     int64
 	head, floor int64
+	// erasures is how often events of the feed had been erased.
+	erasures int64
 }
 
 // boundsSQL gives one row with the floor and head of a feed that exists.
 const boundsSQL = `
-	SELECT f.floor_sequence AS floor,
+	SELECT f.floor_sequence AS floor, f.erasures,
 		greatest(f.floor_sequence, (SELECT max(e.sequence) FROM events e WHERE e.feed_id = f.id)) AS head
 	FROM feeds f WHERE f.id = $1 AND f.deleted_at IS NULL`
 
 // windowSQL adds where the scan of this query ends, so that one query looks at
 // a bounded number of rows.
 const windowSQL = `
-	SELECT b.floor, b.head, w.last, w.looked FROM b CROSS JOIN LATERAL (
+	SELECT b.*, w.last, w.looked FROM b CROSS JOIN LATERAL (
 		SELECT coalesce(max(n.sequence), 0) AS last, count(*) AS looked FROM (
 			SELECT e.sequence FROM events e WHERE e.feed_id = $1 AND e.sequence > $2 AND e.sequence <= $3
 			ORDER BY e.sequence LIMIT $4) n) w`
 
 // openSQL stands in for windowSQL where every row that is looked at is brought.
 const openSQL = `
-	SELECT b.floor, b.head, $3::bigint AS last, 0::bigint AS looked FROM b WHERE $4::bigint IS NOT NULL`
+	SELECT b.*, $3::bigint AS last, 0::bigint AS looked FROM b WHERE $4::bigint IS NOT NULL`
 
 // cutSQL takes rows e, already limited in number, until they are too many
 // bytes; the first always. Lengths come without reading a large body.
@@ -69,7 +72,7 @@ const cutSQL = `
 // eventColumns are what eventRow reads, from a row p that may be absent.
 const eventColumns = `coalesce(p.sequence, 0), coalesce(p.recorded_at, 'epoch'), coalesce(p.resource_name, ''),
 	coalesce(p.resource_key, ''), coalesce(p.resource_url, ''), coalesce(p.event_type, ''),
-	coalesce(p.occurred_at, ''), coalesce(p.extras, ''), p.data, coalesce(p.through, 0)`
+	coalesce(p.occurred_at, ''), coalesce(p.extras, ''), p.data, p.erased_at, coalesce(p.through, 0)`
 
 // stretch reads what q asks for. Errors: ErrNotFound, *BelowFloorError.
 func (r reader) stretch(ctx context.Context, q stretchQuery) (stretch, error) {
@@ -81,7 +84,7 @@ func (r reader) stretch(ctx context.Context, q stretchQuery) (stretch, error) {
 	rowsAt, bytesAt := addArgument(&args, q.rows), addArgument(&args, q.bytes)
 	where := `e.feed_id = $1 AND e.sequence > $2 AND e.sequence <= w.last AND $2 >= w.floor` + condition
 	rows, err := r.pool.Query(ctx, `WITH b AS (`+boundsSQL+`), w AS (`+window+`)
-		SELECT w.floor, w.head, w.last, w.looked, `+eventColumns+` FROM w LEFT JOIN LATERAL (`+
+		SELECT w.floor, w.head, w.erasures, w.last, w.looked, `+eventColumns+` FROM w LEFT JOIN LATERAL (`+
 		fmt.Sprintf(cutSQL, where, rowsAt, bytesAt)+`) p ON true ORDER BY p.sequence`, args...)
 	if err != nil {
 		return stretch{}, fmt.Errorf("read feed %d: %w", q.feed, err)
@@ -91,7 +94,7 @@ func (r reader) stretch(ctx context.Context, q stretchQuery) (stretch, error) {
 	s, found := stretch{}, false
 	var row eventRow
 	var last, looked int64
-	targets := append([]any{&s.floor, &s.head, &last, &looked}, row.targets()...)
+	targets := append([]any{&s.floor, &s.head, &s.erasures, &last, &looked}, row.targets()...)
 	for rows.Next() {
 		found = true
 		if err := rows.Scan(targets...); err != nil {
@@ -209,6 +212,7 @@ func addArgument(args *[]any, value any) string {
 type eventRow struct {
 	event   event.Event
 	extras  string
+	erased  *time.Time
 	through int64
 }
 
@@ -216,7 +220,7 @@ func (r *eventRow) targets() []any {
 	e := &r.event
 	return []any{
 		&e.Sequence, &e.RecordedAt, &e.ResourceName, &e.ResourceRecordKey, &e.ResourceRecordURL,
-		&e.EventType, &e.OccurredAt, &r.extras, (*[]byte)(&e.Data), &r.through,
+		&e.EventType, &e.OccurredAt, &r.extras, (*[]byte)(&e.Data), &r.erased, &r.through,
 	}
 }
 
@@ -225,6 +229,9 @@ func (r *eventRow) take() (*event.Event, error) {
 	e := r.event
 	r.event = event.Event{}
 	e.RecordedAt = e.RecordedAt.UTC()
+	if r.erased != nil {
+		e.ErasedAt = r.erased.UTC()
+	}
 	if r.extras == "" {
 		return &e, nil
 	}

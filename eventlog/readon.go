@@ -42,6 +42,7 @@ func (t *tail) readOn(ctx context.Context) (more bool, err error) {
 	}
 	for i, f := range feeds {
 		b := brought[f.id]
+		t.rings.mark(f, b.floor, 0)
 		cut := len(b.events) >= t.config.PageRows || b.bytes >= int64(bytesMax)
 		t.rings.add(f, b.events, heads[i], !cut)
 		if !cut {
@@ -55,13 +56,16 @@ func (t *tail) readOn(ctx context.Context) (more bool, err error) {
 type bundle struct {
 	events []*event.Event
 	bytes  int64
+	// floor is the feed's, in the same snapshot: events up to it may be missing.
+	floor int64
 }
 
 // readAbove reads events of several feeds, each above its own position.
 func (t *tail) readAbove(ctx context.Context, ids, afters []int64, bytesMax int) (map[int64]bundle, error) {
 	rows, err := t.pool.Query(ctx, `
-		SELECT w.id, `+eventColumns+` FROM unnest($1::bigint[], $2::bigint[]) AS w (id, after) CROSS JOIN LATERAL (`+
-		fmt.Sprintf(cutSQL, `e.feed_id = w.id AND e.sequence > w.after`, "$3", "$4")+`) p
+		SELECT w.id, f.floor_sequence, `+eventColumns+`
+		FROM unnest($1::bigint[], $2::bigint[]) AS w (id, after) JOIN feeds f ON f.id = w.id LEFT JOIN LATERAL (`+
+		fmt.Sprintf(cutSQL, `e.feed_id = w.id AND e.sequence > greatest(w.after, f.floor_sequence)`, "$3", "$4")+`) p ON true
 		ORDER BY w.id, p.sequence`, ids, afters, t.config.PageRows, bytesMax)
 	if err != nil {
 		return nil, fmt.Errorf("read new events: %w", err)
@@ -69,18 +73,22 @@ func (t *tail) readAbove(ctx context.Context, ids, afters []int64, bytesMax int)
 	defer rows.Close()
 	brought := map[int64]bundle{}
 	var row eventRow
-	var id int64
-	targets := append([]any{&id}, row.targets()...)
+	var id, floor int64
+	targets := append([]any{&id, &floor}, row.targets()...)
 	for rows.Next() {
 		if err := rows.Scan(targets...); err != nil {
 			return nil, fmt.Errorf("read new events: %w", err)
+		}
+		if row.event.Sequence == 0 { // there is nothing but the floor
+			brought[id] = bundle{floor: floor}
+			row.event = event.Event{}
+			continue
 		}
 		e, err := row.take()
 		if err != nil {
 			return nil, err
 		}
-		b := brought[id]
-		brought[id] = bundle{append(b.events, e), row.through}
+		brought[id] = bundle{append(brought[id].events, e), row.through, floor}
 	}
 	if err := rows.Err(); err != nil {
 		return nil, fmt.Errorf("read new events: %w", err)

@@ -7,7 +7,7 @@ import (
 
 // ReapDeleted removes up to max events that lie at or below their feed's floor,
 // which no read shows any more, and says how many it removed. Call it again
-// while it removed max.
+// while it removed max. One that stops in the middle is gone on with by the next.
 func (l *Log) ReapDeleted(ctx context.Context, max int) (int, error) {
 	removed := 0
 	for removed < max {

@@ -23,6 +23,8 @@ type feedTail struct {
 	lo, hi, head int64
 	events       []*event.Event
 	bytes        int
+	// erasures counts the erasures in the feed that events show already.
+	erasures int64
 	// waiting are those that looked at everything up to hi; early those that
 	// came before begin.
 	waiting FilterIndex[*Follower]
@@ -30,13 +32,15 @@ type feedTail struct {
 }
 
 // begin gives the stretch its place: empty, at the head.
-func (f *feedTail) begin(head int64) {
+func (f *feedTail) begin(m mark) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.begun {
 		return
 	}
 	f.begun = true
+	f.erasures = m.erasures
+	head := m.head
 	f.lo, f.hi, f.head = head, head, head
 	for w := range f.early {
 		if w.scanned < head {
@@ -46,6 +50,59 @@ func (f *feedTail) begin(head int64) {
 		}
 	}
 	f.early = nil
+}
+
+// mark notes the floor and the erasures, and returns how many bytes that freed.
+// Events up to the floor are forgotten, so that memory serves no more than the
+// database does. A floor above the stretch means that events which were never
+// brought here are gone: nobody may go on as if there had been none, so those
+// who wait are sent to the database, which tells them.
+func (f *feedTail) mark(floor, erasures int64) (freed int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !f.begun {
+		return 0
+	}
+	n := sort.Search(len(f.events), func(i int) bool { return f.events[i].Sequence > floor })
+	if erasures > f.erasures {
+		f.erasures = erasures
+		n = len(f.events) // the rows themselves have changed
+	}
+	freed = f.forget(n)
+	f.lo = max(f.lo, min(floor, f.hi))
+	if floor <= f.hi {
+		return freed
+	}
+	for w := range f.waiting.All() {
+		f.waiting.Remove(w)
+		w.scanned = max(w.scanned, f.hi)
+		w.rouse()
+	}
+	f.lo, f.hi, f.head = floor, floor, max(f.head, floor)
+	return freed
+}
+
+// erasedSince reports whether the feed is known to have had more erasures.
+func (f *feedTail) erasedSince(count int64) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.begun && f.erasures > count
+}
+
+// forget drops the n oldest events and returns how many bytes that freed. The
+// caller holds mu.
+func (f *feedTail) forget(n int) (freed int) {
+	for i, e := range f.events[:n] {
+		freed += e.Size()
+		f.lo = e.Sequence
+		f.events[i] = nil
+	}
+	f.events = f.events[n:]
+	f.bytes -= freed
+	if len(f.events) == 0 {
+		f.lo, f.events = f.hi, nil
+	}
+	return freed
 }
 
 // grow notes the head and says whether there is something to read on to.
@@ -87,27 +144,25 @@ func (f *feedTail) extend(events []*event.Event, head int64, complete bool) (byt
 func (f *feedTail) trim(eventsMax, bytesMax int) (freed int) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	n := 0
-	for n < len(f.events) && (len(f.events)-n > eventsMax || f.bytes-freed > bytesMax) {
-		freed += f.events[n].Size()
-		f.lo = f.events[n].Sequence
-		f.events[n] = nil
+	n, bytes := 0, f.bytes
+	for n < len(f.events) && (len(f.events)-n > eventsMax || bytes > bytesMax) {
+		bytes -= f.events[n].Size()
 		n++
 	}
-	f.events = f.events[n:]
-	f.bytes -= freed
-	if len(f.events) == 0 {
-		f.lo, f.events = f.hi, nil
-	}
-	return freed
+	return f.forget(n)
 }
 
 // collect returns the events above scanned that the filter lets pass, within
 // the bounds, and up to where it looked; ok is false where the stretch does not
-// reach back to scanned.
-func (f *feedTail) collect(scanned int64, filter event.Filter, eventsMax, bytesMax int) (events []*event.Event, through int64, ok bool) {
+// reach back to scanned. seen lowers to the erasures that the events show.
+func (f *feedTail) collect(scanned int64, filter event.Filter, eventsMax, bytesMax int, seen *erasures) (events []*event.Event, through int64, ok bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	defer func() {
+		if len(events) > 0 {
+			seen.show(f.erasures)
+		}
+	}()
 	if !f.begun || scanned < f.lo {
 		return nil, scanned, false
 	}
@@ -161,6 +216,13 @@ func (r *rings) add(f *feedTail, events []*event.Event, head int64, complete boo
 	for r.total > r.totalMax && r.order.Len() > 0 {
 		r.empty(r.order.Front().Value.(*feedTail))
 	}
+}
+
+// mark notes a feed's floor and erasures.
+func (r *rings) mark(f *feedTail, floor, erasures int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.total -= f.mark(floor, erasures)
 }
 
 // drop forgets a stretch that nobody follows.

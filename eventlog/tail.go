@@ -132,7 +132,7 @@ func (t *tail) fail(ctx context.Context, err error) {
 func (t *tail) look(ctx context.Context) (more bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
 	defer cancel()
-	grown, err := t.changes(ctx)
+	marks, err := t.changes(ctx)
 	if err != nil {
 		return false, err
 	}
@@ -141,33 +141,40 @@ func (t *tail) look(ctx context.Context) (more bool, err error) {
 	}
 	t.mu.Lock()
 	listeners := slices.Collect(maps.Values(t.listeners))
-	for feed, head := range grown {
-		if f := t.feeds[feed]; f != nil && f.grow(head) {
+	for feed, m := range marks {
+		f := t.feeds[feed]
+		if f == nil {
+			continue
+		}
+		t.rings.mark(f, m.floor, m.erasures)
+		if f.grow(m.head) {
 			t.behind[f] = struct{}{}
 		}
 	}
 	t.mu.Unlock()
-	for feed, head := range grown {
+	for feed, m := range marks {
 		for _, tell := range listeners {
-			tell(feed, head)
+			if m.head >= 0 {
+				tell(feed, m.head)
+			}
 		}
 	}
 	return t.readOn(ctx)
 }
 
-// changes returns the heads of the feeds that grew since the last snapshot. A
-// fresh start takes a snapshot first and then asks for the head of every feed
+// changes returns the marks of the feeds that changed since the last snapshot. A
+// fresh start takes a snapshot first and then asks for the marks of every feed
 // that somebody wants to know of: what commits later, the next look will see.
-func (t *tail) changes(ctx context.Context) (map[int64]int64, error) {
+func (t *tail) changes(ctx context.Context) (map[int64]mark, error) {
 	t.mu.Lock()
 	missed := t.missed
 	t.mu.Unlock()
 	if t.snapshot != "" && !missed {
-		grown, snapshot, err := changedSince(ctx, t.pool, t.snapshot)
+		marks, snapshot, err := changedSince(ctx, t.pool, t.snapshot)
 		if err == nil {
 			t.snapshot = snapshot
 		}
-		return grown, err
+		return marks, err
 	}
 	snapshot, err := currentSnapshot(ctx, t.pool)
 	if err != nil {
@@ -178,7 +185,7 @@ func (t *tail) changes(ctx context.Context) (map[int64]int64, error) {
 	all := len(t.listeners) > 0
 	followed := slices.Collect(maps.Keys(t.feeds))
 	t.mu.Unlock()
-	heads, err := readHeads(ctx, t.pool, followed, all)
+	marks, err := readMarks(ctx, t.pool, followed, all)
 	if err != nil {
 		t.mu.Lock()
 		t.missed = true
@@ -186,7 +193,7 @@ func (t *tail) changes(ctx context.Context) (map[int64]int64, error) {
 		return nil, err
 	}
 	t.snapshot = snapshot
-	return heads, nil
+	return marks, nil
 }
 
 // welcome gives feeds that are newly followed their place in the log.
@@ -202,7 +209,7 @@ func (t *tail) welcome(ctx context.Context) error {
 	for i, f := range fresh {
 		ids[i] = f.id
 	}
-	heads, err := readHeads(ctx, t.pool, ids, false)
+	marks, err := readMarks(ctx, t.pool, ids, false)
 	if err != nil {
 		t.mu.Lock()
 		t.fresh = append(t.fresh, fresh...)
@@ -210,7 +217,7 @@ func (t *tail) welcome(ctx context.Context) error {
 		return err
 	}
 	for _, f := range fresh {
-		f.begin(heads[f.id])
+		f.begin(marks[f.id])
 	}
 	return nil
 }

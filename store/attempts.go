@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"postroad/event"
 )
 
 // AttemptsMax is the most attempts that Attempts returns at once.
@@ -104,4 +106,35 @@ func (s *Store) Attempts(ctx context.Context, subscriber string, filter AttemptF
 	}
 	return collect(ctx, s, "list attempts of "+subscriber, scan, query,
 		subscriber, filter.BeforeID, clampLimit(limit, AttemptsMax))
+}
+
+// EraseExcerpts removes what consumers answered to requests that carried events
+// of a record: an answer may quote what it was sent. It returns how many answers
+// it removed, of the subscribers that the feed has now.
+func (s *Store) EraseExcerpts(ctx context.Context, feedID int64, record event.Key) (int64, error) {
+	const subscribersAtOnce = 100
+	var erased int64
+	for after := ""; ; {
+		ids, err := collect(ctx, s, "list subscribers", pgx.RowTo[string],
+			`SELECT id FROM subscribers WHERE feed_id = $1 AND id > $2 ORDER BY id LIMIT $3`, feedID, after, subscribersAtOnce)
+		if err != nil {
+			return erased, err
+		}
+		// Answers are kept of failures only, which have an index.
+		tag, err := s.pool.Exec(ctx, `
+			UPDATE attempts a SET response = NULL
+			WHERE a.subscriber = ANY ($4) AND (a.status IS NULL OR a.status NOT BETWEEN 200 AND 299) AND a.response IS NOT NULL
+				AND EXISTS (
+					SELECT FROM events e WHERE e.feed_id = $1 AND e.resource_key COLLATE "C" = $2 AND e.resource_name COLLATE "C" = $3
+						AND e.sequence BETWEEN a.first_sequence AND a.last_sequence)`,
+			feedID, record.ResourceRecordKey, record.ResourceName, ids)
+		if err != nil {
+			return erased, fmt.Errorf("erase excerpts of answers: %w", err)
+		}
+		erased += tag.RowsAffected()
+		if len(ids) < subscribersAtOnce {
+			return erased, nil
+		}
+		after = ids[len(ids)-1]
+	}
 }

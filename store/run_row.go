@@ -64,6 +64,10 @@ type Run struct {
 	LastDeliveredAt *time.Time
 	CheckedAt       time.Time
 
+	LostEvents  int64 // matching events removed at the feed's hard age before they were settled
+	LostThrough int64 // the last one of them
+	LostAt      *time.Time
+
 	// Now is PostgreSQL's clock when the row was read.
 	Now time.Time
 }
@@ -74,7 +78,7 @@ const runColumns = `id, feed_id, paused, paused_until, pause_reason, halted_reas
 	desired_version, applied_version, lease, parked, generation, cursor, settled, previous_sequence,
 	not_before, wait_reason, wait_class, failing_since, failures, asked, event_attempt,
 	range_first, range_last, range_attempt, probe, batch_limit,
-	in_flight, last_error, last_delivered_at, checked_at, clock_timestamp() AS now`
+	in_flight, last_error, last_delivered_at, checked_at, lost_events, lost_through, lost_at, clock_timestamp() AS now`
 
 // scanTargets are where runColumns go, in their order.
 func (r *Run) scanTargets() []any {
@@ -83,7 +87,7 @@ func (r *Run) scanTargets() []any {
 		&r.DesiredVersion, &r.AppliedVersion, &r.Lease, &r.Parked, &r.Generation, &r.Cursor, &r.Settled, &r.PreviousSequence,
 		&r.NotBefore, &r.WaitReason, &r.WaitClass, &r.FailingSince, &r.Failures, &r.Asked, &r.EventAttempt,
 		&r.RangeFirst, &r.RangeLast, &r.RangeAttempt, &r.Probe, &r.BatchLimit,
-		&r.InFlight, &r.LastError, &r.LastDeliveredAt, &r.CheckedAt, &r.Now,
+		&r.InFlight, &r.LastError, &r.LastDeliveredAt, &r.CheckedAt, &r.LostEvents, &r.LostThrough, &r.LostAt, &r.Now,
 	}
 }
 

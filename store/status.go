@@ -41,6 +41,22 @@ type Status struct {
 	// one in force.
 	DesiredVersion int64 `json:"desiredVersion"`
 	AppliedVersion int64 `json:"appliedVersion"`
+	// Retention is there where the feed's hard age threatens what the subscriber
+	// is owed, or took some of it.
+	Retention *StatusRetention `json:"retention,omitempty"`
+}
+
+// StatusRetention is what removal at a feed's hard age means for a subscriber.
+type StatusRetention struct {
+	// RemovedFrom is when the oldest event that it has not scanned is due to be
+	// removed, whether it is delivered by then or not.
+	RemovedFrom *time.Time `json:"removedFrom,omitempty"`
+	// LostEvents is how many matching events were removed before they were
+	// settled, the last one LostThrough, as noted at LostAt. Some that a worker
+	// had read already may have been delivered all the same.
+	LostEvents  int64      `json:"lostEvents"`
+	LostThrough int64      `json:"lostThrough,omitempty"`
+	LostAt      *time.Time `json:"lostAt,omitempty"`
 }
 
 // feedHead is the last sequence of the feed of alias f.
@@ -49,7 +65,7 @@ const feedHead = `greatest(f.floor_sequence, coalesce((SELECT max(e.sequence) FR
 // statusQuery reads statuses of the runs that a condition selects; the cursor
 // is the position scanned, as checkpoints move it past what does not match.
 func statusQuery(condition string) string {
-	return `SELECT r.*, f.name, ` + feedHead + `, o.recorded_at
+	return `SELECT r.*, f.name, ` + feedHead + `, o.recorded_at, o.recorded_at + f.retention_hard_age_ms * interval '1 millisecond'
 		FROM (SELECT ` + runColumns + ` FROM runs WHERE NOT deleted AND ` + condition + `) r
 		JOIN feeds f ON f.id = r.feed_id
 		LEFT JOIN LATERAL (
@@ -61,12 +77,15 @@ func statusQuery(condition string) string {
 
 func scanStatus(row pgx.CollectableRow) (Status, error) {
 	var s Status
-	var oldest *time.Time
-	r, err := scanRun(row, &s.Feed, &s.Head, &oldest)
+	var oldest, removed *time.Time
+	r, err := scanRun(row, &s.Feed, &s.Head, &oldest, &removed)
 	if err != nil {
 		return s, err
 	}
 	s.fill(&r, oldest)
+	if removed != nil || r.LostEvents > 0 {
+		s.Retention = &StatusRetention{RemovedFrom: removed, LostEvents: r.LostEvents, LostThrough: r.LostThrough, LostAt: r.LostAt}
+	}
 	return s, nil
 }
 

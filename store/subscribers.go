@@ -43,6 +43,9 @@ type Loaded struct {
 	SigningValidFor []time.Duration
 	// Now is PostgreSQL's clock when the row was read.
 	Now time.Time
+	// FeedFloor: events at or below it are no longer kept. LostThrough is the last
+	// matching event that was removed before it was settled, 0: none.
+	FeedFloor, LostThrough int64
 }
 
 // ListFilter selects subscribers; empty members select all.
@@ -109,13 +112,14 @@ func (s *Store) CountByFeed(ctx context.Context, feedID int64) (int64, error) {
 // Load reads a subscriber with its secrets. Errors: ErrNotFound, ErrNoSealer,
 // ErrWrongKey, ErrSealBroken.
 func (s *Store) Load(ctx context.Context, id string) (Loaded, error) {
-	const query = `SELECT s.config, s.version, s.feed_id, f.name, f.epoch, s.created_at, s.updated_at, s.secrets, clock_timestamp()
+	const query = `SELECT s.config, s.version, s.feed_id, f.name, f.epoch, s.created_at, s.updated_at, s.secrets, clock_timestamp(),
+			f.floor_sequence, r.lost_through
 		FROM subscribers s JOIN runs r ON r.id = s.id JOIN feeds f ON f.id = s.feed_id
 		WHERE NOT r.deleted AND s.id = $1`
 	var l Loaded
 	var sealed []byte
 	var err error
-	l.Record, err = scanRecord(s.pool.QueryRow(ctx, query, id), &sealed, &l.Now)
+	l.Record, err = scanRecord(s.pool.QueryRow(ctx, query, id), &sealed, &l.Now, &l.FeedFloor, &l.LostThrough)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return Loaded{}, ErrNotFound
 	}

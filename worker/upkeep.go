@@ -157,7 +157,27 @@ func (w *turn) housekeepingLoop(ctx context.Context) {
 	w.every(ctx, "housekeeping", w.config.Housekeeping, min(w.config.Sweep, w.config.Housekeeping), func(ctx context.Context) error {
 		made := w.store.EnsurePartitions(ctx, store.PartitionDaysAhead)
 		_, dropped := w.store.DropOldPartitions(ctx, w.config.AttemptsDays)
-		return errors.Join(made, dropped, w.drain(ctx, w.log.ReapKeys), w.drain(ctx, w.log.ReapDeleted))
+		return errors.Join(made, dropped, w.drain(ctx, w.log.ReapKeys))
+	})
+}
+
+// retentionLoop raises the floors of feeds whose events are old enough, and
+// removes what lies below a floor, that of deleted feeds too. It does so in
+// pieces, with pauses, so that appends and deliveries have the database to
+// themselves in between.
+func (w *turn) retentionLoop(ctx context.Context) {
+	w.every(ctx, "retention", w.config.Retention, w.config.Retention, func(ctx context.Context) error {
+		raised := w.log.Retain(ctx, w.config.RemoveMax)
+		for {
+			removed, err := w.log.ReapDeleted(ctx, w.config.RemoveMax)
+			w.counters.Removed.Add(int64(removed))
+			if err != nil || removed < w.config.RemoveMax {
+				return errors.Join(raised, err)
+			}
+			if !pause(ctx, w.config.RemovePause) {
+				return raised
+			}
+		}
 	})
 }
 

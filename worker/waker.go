@@ -27,8 +27,14 @@ type WakerConfig struct {
 	// Default 1 min.
 	MoveCursors time.Duration
 	// Housekeeping is how often partitions are made and dropped, and expired
-	// keys and removed events deleted. Default 1 h; after an error Sweep.
+	// keys deleted. Default 1 h; after an error Sweep.
 	Housekeeping time.Duration
+	// Retention is how often old events are looked for. They are removed by
+	// RemoveMax in a statement, with a RemovePause after each. Default 1 min,
+	// 10,000 and 100 ms.
+	Retention   time.Duration
+	RemoveMax   int
+	RemovePause time.Duration
 	// AttemptsDays is how many whole days attempts are kept. Default 7.
 	AttemptsDays int
 	// WakeAgain is the time before a wake is repeated; it doubles up to
@@ -67,6 +73,9 @@ func (c WakerConfig) WithDefaults() WakerConfig {
 	setDefault(&c.Unchecked, time.Minute)
 	setDefault(&c.MoveCursors, time.Minute)
 	setDefault(&c.Housekeeping, time.Hour)
+	setDefault(&c.Retention, time.Minute)
+	setDefault(&c.RemoveMax, 10_000)
+	setDefault(&c.RemovePause, 100*time.Millisecond)
 	setDefault(&c.AttemptsDays, store.AttemptDaysKept)
 	setDefault(&c.WakeAgain, 30*time.Second)
 	setDefault(&c.WakeAgainMax, 10*time.Minute)
@@ -109,6 +118,8 @@ type Counters struct {
 	// Moved counts cursors that were moved, Swept plain wakes for neglected
 	// rows, Purged tombstones that were removed.
 	Moved, Swept, Purged atomic.Int64
+	// Removed counts events that were removed from the log.
+	Removed atomic.Int64
 }
 
 // Waker tells the workflows of parked subscribers that there is something for
@@ -175,7 +186,7 @@ func (w *Waker) act(ctx context.Context) {
 		w.counters.Active.Store(0)
 		w.logger.Info("waker no longer active")
 	}()
-	loops := []func(context.Context){t.sender.run, t.listen, t.takeRows, t.takeHeads, t.reloadLoop, t.moveLoop, t.sweepLoop, t.housekeepingLoop}
+	loops := []func(context.Context){t.sender.run, t.listen, t.takeRows, t.takeHeads, t.reloadLoop, t.moveLoop, t.sweepLoop, t.housekeepingLoop, t.retentionLoop}
 	for range w.config.Matchers {
 		loops = append(loops, t.matchLoop)
 	}
