@@ -1,4 +1,212 @@
 package mutants
 
 // runMutants take out the rules of a run: the gate, waits, parking, the drain.
-var runMutants = []Mutant{}
+var runMutants = []Mutant{
+	{
+		Rule: "Gate a: no control, no drain", File: "activities/gate.go",
+		Old: "r.applied, r.closed = version, true", New: "r.applied = version",
+		Test: "activities.TestControlInFlight/pause and resume",
+	},
+	{
+		Rule: "Gate a: no control, no drain", File: "activities/gate.go",
+		Old: "case r.closed || r.draining || r.fenced", New: "case r.draining || r.fenced",
+		Test: "activities.TestGateResend/a control",
+	},
+	{
+		Rule: "Gate a: no control, no drain", File: "activities/gate.go",
+		Old: "case r.closed || r.draining || r.fenced", New: "case r.closed || r.fenced",
+		Test: "activities.TestGateResend/a drain",
+	},
+	{
+		Rule: "Gate a: no control, no drain", File: "activities/run.go",
+		Old: "\t\t\tif !r.gate(len(batch)) {\n\t\t\t\treturn\n\t\t\t}\n", New: "",
+		Test: "activities.TestGateResend/a control",
+	},
+	{
+		Rule: "Gate a: no control, no drain", File: "activities/gate.go",
+		Old: "\t\t\tcase <-roomMade:\n\t\t\tcase <-r.kick:\n", New: "\t\t\tcase <-roomMade:\n",
+		Test: "activities.TestDrain/at the gate",
+	},
+
+	{
+		Rule: "Gate b: few unsaved", File: "activities/gate.go",
+		Old: "count+n <= r.a.cfg.UnsavedEvents && ", New: "",
+		Test: "activities.TestGateUnsaved/by their number",
+	},
+	{
+		Rule: "Gate b: few unsaved", File: "activities/gate.go",
+		Old: "count+n <= r.a.cfg.UnsavedEvents && ", New: "n > 0 && count <= r.a.cfg.UnsavedEvents && ",
+		Test: "activities.TestGateUnsaved/by their number",
+	},
+	{
+		Rule: "Gate b: few unsaved", File: "activities/gate.go",
+		Old: " && r.unsaved.age(now) < r.a.cfg.UnsavedAge", New: " && !now.IsZero()",
+		Test: "activities.TestGateUnsaved/by their age",
+	},
+	{
+		Rule: "Gate b: few unsaved", File: "activities/gate.go",
+		Old: "return count == 0 || count+n", New: "return count+n",
+		Test: "activities.TestGateUnsaved/one request may hold more",
+	},
+
+	{
+		Rule: "Gate c: confirmed within a second", File: "activities/gate.go",
+		Old: "case now.Sub(r.confirmed) >= r.a.cfg.LeaseTrust:", New: "case r.confirmed.IsZero():",
+		Test: "activities.TestGateLease",
+	},
+	{
+		Rule: "Gate c: confirmed within a second", File: "activities/gate.go",
+		Old: "\tif !held {\n", New: "\tif !held && sentAt.IsZero() {\n",
+		Test: "activities.TestGateTrust/confirming",
+	},
+	{
+		Rule: "Gate c: confirmed within a second", File: "store/runs.go",
+		Old: "WHERE id = $1 AND lease = $2 AND NOT parked", New: "WHERE id = $1 AND $2::uuid IS NOT NULL AND NOT parked",
+		Test: "store.TestTakeLease/fences whoever held it",
+	},
+	{
+		Rule: "Gate c: confirmed within a second", File: "store/runs.go",
+		Old: "AND lease = $2 AND NOT parked", New: "AND lease = $2",
+		Test: "store.TestWriteCheckpoints/a parking gets a generation of its own",
+	},
+	{
+		Rule: "Gate c: confirmed within a second", File: "activities/run.go",
+		Old: "confirmed: sentAt, touched: now", New: "confirmed: now, touched: now",
+		Test: "activities.TestGateTrust/taking",
+	},
+	{
+		Rule: "Gate c: confirmed within a second", File: "activities/gate.go",
+		Old: "\tr.confirmed = sentAt\n\tr.controlSeenLocked(desired)", New: "\tr.confirmed = time.Now()\n\tr.controlSeenLocked(desired)",
+		Test: "activities.TestGateTrust/confirming",
+	},
+	{
+		Rule: "Gate c: confirmed within a second", File: "activities/checkpointer.go",
+		Old: "} else {\n\t\t\t\t\ts.resolve(saved{CheckpointResult: results[i], sentAt: sentAt})", New: "} else {\n\t\t\t\t\ts.resolve(saved{CheckpointResult: results[i], sentAt: time.Now()})",
+		Test: "activities.TestGateTrust/checkpoint",
+	},
+
+	{
+		Rule: "Gate d: no wait", File: "activities/position.go",
+		Old: "return p.wait != nil || p.disabled || p.halted != \"\" }", New: "return p.disabled || p.halted != \"\" }",
+		Test: "activities.TestWaitWritten",
+	},
+	{
+		Rule: "Gate d: no wait", File: "activities/position.go",
+		Old: "return p.wait != nil || p.disabled || p.halted != \"\" }", New: "return p.wait != nil || p.halted != \"\" }",
+		Test: "activities.TestGone",
+	},
+	{
+		Rule: "Gate d: no wait", File: "activities/position.go",
+		Old: "return p.wait != nil || p.disabled || p.halted != \"\" }", New: "return p.wait != nil || p.disabled }",
+		Test: "activities.TestPoisonedEvent",
+	},
+
+	{
+		Rule: "Gate e: room for attempts", File: "activities/attempts.go",
+		Old: "return len(w.queue) < w.max, w.room", New: "return true, w.room",
+		Test: "activities.TestGateAttempts",
+	},
+
+	{
+		Rule: "A run that lives marks its row", File: "activities/rest.go",
+		Old: "\tif left <= 0 && !r.parking {\n\t\tr.saveLocked(nil, nil)\n\t}\n", New: "",
+		Test: "activities.TestTouchInFlight",
+	},
+	{
+		Rule: "A run that lives marks its row", File: "store/checkpoint.go",
+		Old: "        checked_at = clock_timestamp()\n      FROM input", New: "        checked_at = r.checked_at\n      FROM input",
+		Test: "activities.TestTouchInFlight",
+	},
+
+	{
+		Rule: "Look again after parking", File: "activities/rest.go",
+		Old: "\tmatch, err := r.lookAgain()\n", New: "\tmatch, err := int64(0), error(nil)\n",
+		Test: "activities.TestUnpark",
+	},
+	{
+		Rule: "A parking is announced", File: "activities/rest.go",
+		Old: "return r.a.cfg.Store.AnnounceParked(ctx, r.id) })", New: "return ctx.Err() })",
+		Test: "activities.TestParkAnnounced",
+	},
+	{
+		Rule: "Unpark compares", File: "store/park.go",
+		Old: "AND lease = $2 AND generation = $3 AND parked", New: "AND $2::uuid IS NOT NULL AND generation = $3 AND parked",
+		Test: "store.TestUnpark/another lease",
+	},
+	{
+		Rule: "Unpark compares", File: "store/park.go",
+		Old: "AND lease = $2 AND generation = $3 AND parked", New: "AND lease = $2 AND $3::bigint IS NOT NULL AND parked",
+		Test: "store.TestUnpark/another parking",
+	},
+	{
+		Rule: "Unpark compares", File: "store/park.go",
+		Old: "AND desired_version = $4 AND `+runnable", New: "AND $4::bigint IS NOT NULL AND `+runnable",
+		Test: "store.TestUnpark/a control",
+	},
+	{
+		Rule: "Unpark compares", File: "store/park.go",
+		Old: "AND desired_version = $4 AND `+runnable,", New: "AND desired_version = $4`,",
+		Test: "store.TestUnpark/a hold",
+	},
+	{
+		Rule: "Unpark compares", File: "activities/rest.go",
+		Old: "\tif !ok {\n", New: "\tif !ok && match < 0 {\n",
+		Test: "activities.TestUnparkTaken",
+	},
+
+	{
+		Rule: "Drain has contexts of its own", File: "activities/deliver.go",
+		Old: "base := context.WithoutCancel(ctx)", New: "base := ctx",
+		Test: "activities.TestDrain/cancelled by Temporal",
+	},
+	{
+		Rule: "Drain has contexts of its own", File: "activities/activities.go",
+		Old: "context.WithCancelCause(context.WithoutCancel(ctx))", New: "context.WithCancelCause(ctx)",
+		Test: "activities.TestDrain/finishes what is in flight",
+	},
+	{
+		Rule: "Drain has contexts of its own", File: "activities/run.go",
+		Old: "stopWatching := context.AfterFunc(ctx, r.drain)", New: "stopWatching := context.AfterFunc(ctx, r.cancel)",
+		Test: "activities.TestDrain/cancelled by Temporal",
+	},
+	{
+		Rule: "Drain has contexts of its own", File: "activities/gate.go",
+		Old: "time.AfterFunc(r.a.cfg.DrainRequests, r.cancel)", New: "time.AfterFunc(0, r.cancel)",
+		Test: "activities.TestDrain/finishes what is in flight",
+	},
+	{
+		Rule: "A drain is bounded", File: "activities/gate.go",
+		Old: "time.AfterFunc(r.a.cfg.DrainRequests, r.cancel)", New: "time.AfterFunc(time.Hour, r.cancel)",
+		Test: "activities.TestDrain/gives up what hangs",
+	},
+	{
+		Rule: "A drain is bounded", File: "activities/rest.go",
+		Old: "\t\t\tbound = time.After(r.a.cfg.ReleaseTimeout)\n", New: "\t\t\tbound = time.After(time.Hour)\n",
+		Test: "activities.TestDrain/without PostgreSQL",
+	},
+	{
+		Rule: "Every return gives the lease back", File: "activities/rest.go",
+		Old: "c.Release, c.InFlight = true, 0", New: "c.InFlight = 0",
+		Test: "activities.TestBudget/used up",
+	},
+	{
+		Rule: "Every return gives the lease back", File: "store/checkpoint.go",
+		Old: "lease = CASE WHEN c.release THEN NULL ELSE r.lease END", New: "lease = r.lease",
+		Test: "store.TestWriteCheckpoints/never ends a hold",
+	},
+	{
+		Rule: "Every return gives the lease back", File: "activities/run.go",
+		Old: "if end != endParked && end != endFenced", New: "if end != endDrained && end != endParked && end != endFenced",
+		Test: "activities.TestDrain/while lingering",
+	},
+	{
+		Rule: "Every return gives the lease back", File: "activities/run.go",
+		Old: "if end != endParked && end != endFenced", New: "if end != endBudget && end != endParked && end != endFenced",
+		Test: "activities.TestBudget/used up",
+	},
+	{
+		Rule: "Every return gives the lease back", File: "activities/run.go",
+		Old: "if end != endParked && end != endFenced", New: "if end != endControl && end != endParked && end != endFenced",
+		Test: "activities.TestControlInFlight/pause and resume",
+	},
+}
