@@ -27,6 +27,9 @@ type Mutant struct {
 	// Test is the test that must fail, as the table names it: its package's
 	// folder and its name, "store.TestX"; with a subtest "store.TestX/reason".
 	Test string
+	// Temporal says that the test starts a Temporal server. The others are built
+	// without one, which saves ten seconds of linking each.
+	Temporal bool
 }
 
 // All are all mutants.

@@ -43,7 +43,11 @@ func survives(t *testing.T, m mutants.Mutant) bool {
 	ctx, cancel := context.WithTimeout(t.Context(), 2*mostEach)
 	defer cancel()
 	began := time.Now()
-	command := exec.CommandContext(ctx, "go", "test", "-overlay", overlay, "-count", "1", "-failfast",
+	tags := "slim"
+	if m.Temporal {
+		tags = ""
+	}
+	command := exec.CommandContext(ctx, "go", "test", "-overlay", overlay, "-tags", tags, "-count", "1", "-failfast",
 		"-timeout", mostEach.String(), "-run", m.Name(), "./"+m.Folder())
 	command.Dir = root
 	raw, err := command.CombinedOutput()
