@@ -141,7 +141,7 @@ func (t *tokenCache) principal(ctx context.Context, digest [sha256.Size]byte, te
 			return nil, err
 		}
 	} else if time.Since(entry.read) > t.fresh && entry.refreshing.CompareAndSwap(false, true) {
-		t.refresh(entry, digest, text) //nolint:contextcheck // it goes on after the request
+		t.refresh(entry, digest, text)
 	}
 	if !entry.ends.IsZero() && time.Now().After(entry.ends) {
 		return nil, nil //nolint:nilnil // nobody is an answer
