@@ -103,6 +103,9 @@ func registerWaker(registry *prometheus.Registry, counters *worker.Counters) {
 	}
 	gauge("active", "1 while this process's waker is the active one.", &counters.Active)
 	gauge("parked", "Parked subscribers known at the last reload.", &counters.Parked)
+	counter("match_attempts_total", "Parked subscribers tried with a new event: those that its index does not rule out.", &counters.MatchAttempts)
+	counter("statements_total", "Queries about single parked subscribers or feeds.", &counters.Statements)
+	counter("pages_total", "Reads of new events, each for all parked subscribers of a feed.", &counters.Pages)
 	counter("sent_total", "Wakes sent for the first time.", &counters.Sent)
 	counter("resent_total", "Wakes sent again.", &counters.Resent)
 	counter("failed_total", "Wakes that could not be sent.", &counters.Failed)
