@@ -47,7 +47,7 @@ func survives(t *testing.T, m mutants.Mutant) bool {
 	if m.Temporal {
 		tags = ""
 	}
-	command := exec.CommandContext(ctx, "go", "test", "-overlay", overlay, "-tags", tags, "-count", "1", "-failfast",
+	command := exec.CommandContext(ctx, "go", "test", "-vet", "off", "-overlay", overlay, "-tags", tags, "-count", "1", "-failfast",
 		"-timeout", mostEach.String(), "-run", m.Name(), "./"+m.Folder())
 	command.Dir = root
 	raw, err := command.CombinedOutput()

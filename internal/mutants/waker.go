@@ -75,7 +75,8 @@ var wakerMutants = []Mutant{
 	},
 	{
 		Rule: "The waker waits for nobody", File: "worker/sender.go",
-		Old: "\t\tsending.Go(func() {", New: "\t\tfunc(attempt func()) { attempt() }(func() {",
+		Old:  "\tif err := s.signaller.Wake(signalling, w.id, w.generation); err != nil {",
+		New:  "\ts.mu.Lock()\n\terr := s.signaller.Wake(signalling, w.id, w.generation)\n\ts.mu.Unlock()\n\tif err != nil {",
 		Test: "worker.TestWakerLearnsWhileSignalsBlock",
 	},
 	{
