@@ -126,15 +126,17 @@ func (t *tokenCache) close() {
 
 // principal returns who a token stands for now; nil: nobody.
 func (t *tokenCache) principal(ctx context.Context, digest [sha256.Size]byte, text string) (*principal, error) {
-	if _, ok := store.ParseToken(text); !ok {
-		return nil, nil //nolint:nilnil // nobody is an answer
-	}
 	t.mu.RLock()
 	entry := t.valid[digest]
 	if entry == nil {
 		entry = t.invalid[digest]
 	}
 	t.mu.RUnlock()
+	if entry == nil {
+		if _, ok := store.ParseToken(text); !ok {
+			return nil, nil //nolint:nilnil // nobody is an answer
+		}
+	}
 	if entry == nil || time.Since(entry.read) > 2*t.fresh || entry.principal == nil && time.Since(entry.read) > t.fresh {
 		var err error
 		if entry, err = t.await(ctx, digest, text); err != nil {

@@ -23,12 +23,18 @@ func BenchmarkPublish(b *testing.B) {
 	}))
 	defer floor.Close()
 	bundle := setup(b, options{})
+	_, publisher := bundle.newToken(`{"role":"publisher","feeds":["default"]}`)
+	admin := "Bearer " + token
 	for _, c := range []struct {
-		name, url string
-		body      []byte
-		events    int
+		name, url, authorization string
+		body                     []byte
+		events                   int
 	}{
-		{"floor", floor.URL, single, 1}, {"single", bundle.url, single, 1}, {"floor of arrays", floor.URL, array, 1000}, {"arrays of 1000", bundle.url, array, 1000},
+		{"floor", floor.URL, admin, single, 1},
+		{"single", bundle.url, admin, single, 1},
+		{"single by a publisher", bundle.url, publisher, single, 1},
+		{"floor of arrays", floor.URL, admin, array, 1000},
+		{"arrays of 1000", bundle.url, admin, array, 1000},
 	} {
 		b.Run(c.name, func(b *testing.B) {
 			b.SetParallelism(8) // 16 clients on two cores
@@ -41,7 +47,7 @@ func BenchmarkPublish(b *testing.B) {
 						b.Error(err)
 						return
 					}
-					r.Header.Set("Authorization", "Bearer "+token)
+					r.Header.Set("Authorization", c.authorization)
 					r.Header.Set("Content-Type", "application/json")
 					response, err := transport.RoundTrip(r)
 					if err != nil {
@@ -57,6 +63,21 @@ func BenchmarkPublish(b *testing.B) {
 				}
 			})
 			b.ReportMetric(float64(b.N*c.events)/b.Elapsed().Seconds(), "events/s")
+		})
+	}
+}
+
+// BenchmarkIdentify is what a request pays to have its token known.
+func BenchmarkIdentify(b *testing.B) {
+	bundle := setup(b, options{})
+	_, publisher := bundle.newToken(`{"role":"publisher","feeds":["default"]}`)
+	for name, authorization := range map[string]string{"environment": "Bearer " + token, "publisher": publisher} {
+		b.Run(name, func(b *testing.B) {
+			for b.Loop() {
+				if err := bundle.server.Identify(b.Context(), authorization); err != nil {
+					b.Fatal(err)
+				}
+			}
 		})
 	}
 }

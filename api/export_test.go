@@ -1,5 +1,7 @@
 package api
 
+import "context"
+
 // Polling is how many long polls wait for an event.
 func (s *Server) Polling() int64 { return s.polling.Load() }
 
@@ -24,4 +26,10 @@ func (s *Server) CachedTokens() (valid, invalid int) {
 	s.tokens.mu.RLock()
 	defer s.tokens.mu.RUnlock()
 	return len(s.tokens.valid), len(s.tokens.invalid)
+}
+
+// Identify finds out who a header stands for.
+func (s *Server) Identify(ctx context.Context, header string) error {
+	_, err := s.identify(ctx, header)
+	return err
 }
