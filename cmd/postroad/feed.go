@@ -7,14 +7,19 @@ import (
 	"strconv"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"postroad/internal/apiclient"
 )
 
 type feedDocument struct {
-	Name          string `json:"name"`
-	Sequences     string `json:"sequences"`
-	Description   string `json:"description"`
+	Name        string `json:"name"`
+	Sequences   string `json:"sequences"`
+	Description string `json:"description"`
+	Retention   struct {
+		Age     string `json:"age"`
+		HardAge string `json:"hardAge"`
+	} `json:"retention"`
 	Epoch         int    `json:"epoch"`
 	Head          int64  `json:"head"`
 	FirstSequence int64  `json:"firstSequence"`
@@ -22,8 +27,8 @@ type feedDocument struct {
 }
 
 func (p *program) feedCommand() *cobra.Command {
-	feed := &cobra.Command{Use: "feed", Short: "Create, list, show, change and delete feeds", Args: cobra.NoArgs, RunE: helpOnly}
-	feed.AddCommand(p.feedCreateCommand(), p.feedListCommand(), p.feedGetCommand(), p.feedUpdateCommand(), p.feedDeleteCommand())
+	feed := &cobra.Command{Use: "feed", Short: "Create, list, show, change and delete feeds, erase what they hold of a record", Args: cobra.NoArgs, RunE: helpOnly}
+	feed.AddCommand(p.feedCreateCommand(), p.feedListCommand(), p.feedGetCommand(), p.feedUpdateCommand(), p.feedEraseCommand(), p.feedDeleteCommand())
 	return feed
 }
 
@@ -31,8 +36,9 @@ func (p *program) feedCommand() *cobra.Command {
 func helpOnly(command *cobra.Command, _ []string) error { return command.Help() }
 
 func (p *program) feedCreateCommand() *cobra.Command {
-	in := map[string]string{}
+	in := map[string]any{}
 	var sequences, description string
+	var kept retentionFlags
 	command := &cobra.Command{
 		Use:   "create NAME",
 		Short: "Create a feed",
@@ -42,27 +48,90 @@ func (p *program) feedCreateCommand() *cobra.Command {
 			if description != "" {
 				in["description"] = description
 			}
+			kept.put(in)
 			return p.feedCall(ctx, http.MethodPost, "/v1/feeds", in, "created")
 		}),
 	}
 	command.Flags().StringVar(&sequences, "sequences", "assigned", "who numbers the events: `assigned` by Postroad, or supplied by the publisher")
 	command.Flags().StringVar(&description, "description", "", "`text` for people")
+	kept.add(command.Flags())
 	return command
+}
+
+// retentionFlags say how long a feed keeps its events; "" says nothing.
+type retentionFlags struct{ age, hardAge string }
+
+const forEver = "never"
+
+func (f *retentionFlags) add(flags *pflag.FlagSet) {
+	flags.StringVar(&f.age, "retention-age", "", "remove events that old once no subscriber is owed them: a `time` from 1m on, as in 30d, or never")
+	flags.StringVar(&f.hardAge, "retention-hard-age", "", "remove events that old even if subscribers are owed them: a `time`, or never")
+}
+
+// put puts what was said into a document.
+func (f *retentionFlags) put(document map[string]any) {
+	kept := map[string]any{}
+	for member, value := range map[string]string{"age": f.age, "hardAge": f.hardAge} {
+		switch value {
+		case "":
+		case forEver:
+			kept[member] = nil
+		default:
+			kept[member] = value
+		}
+	}
+	if len(kept) > 0 {
+		document["retention"] = kept
+	}
 }
 
 func (p *program) feedUpdateCommand() *cobra.Command {
 	var description string
+	var kept retentionFlags
 	command := &cobra.Command{
 		Use:   "update NAME",
-		Short: "Change a feed's description",
+		Short: "Change a feed's description, or how long it keeps events",
 		Args:  cobra.ExactArgs(1),
+	}
+	command.RunE = p.action(func(ctx context.Context, args []string) error {
+		in := map[string]any{}
+		if command.Flags().Changed("description") {
+			in["description"] = description
+		}
+		kept.put(in)
+		if len(in) == 0 {
+			return usagef("nothing to change: give --description, --retention-age or --retention-hard-age")
+		}
+		return p.feedCall(ctx, http.MethodPatch, feedPath(args[0]), in, "changed")
+	})
+	command.Flags().StringVar(&description, "description", "", "`text` for people")
+	kept.add(command.Flags())
+	return command
+}
+
+func (p *program) feedEraseCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "erase FEED RESOURCE KEY",
+		Short: "Erase the data of all events of a record; the events themselves stay",
+		Args:  cobra.ExactArgs(3),
 		RunE: p.action(func(ctx context.Context, args []string) error {
-			return p.feedCall(ctx, http.MethodPatch, feedPath(args[0]), map[string]string{"description": description}, "changed")
+			c, err := p.client(ctx)
+			if err != nil {
+				return err
+			}
+			var erased struct{ Events, Excerpts int64 }
+			path := feedPath(args[0]) + "/records/" + url.PathEscape(args[1]) + "/" + url.PathEscape(args[2]) + "/data"
+			answer, err := c.Do(ctx, apiclient.Request{Method: http.MethodDelete, Path: path}, &erased)
+			if err != nil {
+				return err
+			}
+			if p.json {
+				return p.printJSON(answer.Body)
+			}
+			p.printf("erased the data of %s events, and %s answers to them\n", decimal(erased.Events), decimal(erased.Excerpts))
+			return nil
 		}),
 	}
-	command.Flags().StringVar(&description, "description", "", "`text` for people")
-	_ = command.MarkFlagRequired("description")
-	return command
 }
 
 func (p *program) feedGetCommand() *cobra.Command {
@@ -152,6 +221,12 @@ func (p *program) feedCall(ctx context.Context, method, path string, in any, don
 	t.row("created", f.CreatedAt)
 	if f.Description != "" {
 		t.row("description", f.Description)
+	}
+	if f.Retention.Age != "" {
+		t.row("retention", f.Retention.Age)
+	}
+	if f.Retention.HardAge != "" {
+		t.row("hard retention", f.Retention.HardAge)
 	}
 	return t.flush()
 }

@@ -1,0 +1,36 @@
+package worker_test
+
+import (
+	"testing"
+	"time"
+
+	"postroad/eventlog"
+	"postroad/worker"
+)
+
+// TestWakerRetains: the active waker removes old events in pieces, round after
+// round, but none that a subscriber is owed, and moves the floor on as soon as it
+// is not owed it any more.
+func TestWakerRetains(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	age := time.Minute
+	_, err := b.log.UpdateFeed(t.Context(), b.feed.Name, eventlog.FeedPatch{Age: &age})
+	b.check(err)
+	for range 9 {
+		b.publish("Property", "")
+	}
+	b.exec(`UPDATE events SET recorded_at = recorded_at - interval '1 hour' WHERE sequence <= 8`)
+	b.insert("acme", 1, property, "cursor, paused", "5, true")
+	w, _ := b.wake(quick(func(c *worker.WakerConfig) { c.Retention, c.RemoveMax, c.RemovePause = often, 2, time.Millisecond }))
+	left := func() (n int) {
+		b.check(b.pool.QueryRow(t.Context(), `SELECT count(*) FROM events`).Scan(&n))
+		return n
+	}
+	b.eventually(func() bool { return w.Counters().Removed.Load() == 5 }, "what nobody is owed is removed")
+	b.exec(`UPDATE runs SET cursor = 9`)
+	b.eventually(func() bool { return left() == 1 }, "and so is what nobody is owed any more")
+	if n := w.Counters().Removed.Load(); n != 8 {
+		t.Errorf("%d events were removed", n)
+	}
+}
