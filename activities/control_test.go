@@ -36,6 +36,7 @@ func TestControlInFlight(t *testing.T) {
 		b.create(r.URL(), func(s *event.Subscriber) { s.Endpoint.Timeout = event.Duration(waitMax) })
 		deliver = b.start(t.Context())
 		r.WaitFor(t, 5, waitMax)
+		testkit.Eventually(t, waitMax, func() bool { return b.row().Cursor == 4 }, "nothing is left to be written by the way")
 		return b, r, deliver, release
 	}
 
@@ -138,6 +139,8 @@ func TestControlSeen(t *testing.T) {
 			b := setup(t, func(c *activities.Config) { c.Linger, c.ControlPoll, c.Touch = time.Hour, test.poll, test.touch })
 			r := testkit.NewReceiver(t, testkit.ReceiverOptions{})
 			b.create(r.URL(), nil)
+			// Whoever begins to listen looks once, too.
+			testkit.Eventually(t, waitMax, func() bool { return b.sessions(`query ILIKE 'listen%postroad_controls%'`) }, "it listens")
 			deliver := b.start(t.Context())
 			testkit.Eventually(t, waitMax, func() bool { return b.row().Lease != nil }, "the lease is taken")
 			test.accept(b)

@@ -122,7 +122,7 @@ var leaseMutants = []Mutant{
 	{
 		Rule: "A checkpoint is tried again", File: "activities/checkpointer.go",
 		Old: "\tif newer := c.pending[s.lease]; newer != nil {", New: "\tif newer := c.pending[s.lease]; newer != nil && s == nil {",
-		Test: "activities.TestGateUnsaved/by their number",
+		Test: "activities.TestNewestCheckpoint",
 	},
 
 	{
@@ -200,7 +200,7 @@ var leaseMutants = []Mutant{
 	},
 	{
 		Rule: "A control reaches its holder", File: "activities/gate.go",
-		Old: "\tr.controlSeenLocked(desired)\n", New: "",
+		Old: "\tr.controlSeenLocked(desired)\n", New: "\t_ = desired\n",
 		Test: "activities.TestControlSeen/confirmation",
 	},
 

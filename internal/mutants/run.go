@@ -76,12 +76,12 @@ var runMutants = []Mutant{
 	},
 	{
 		Rule: "Gate c: confirmed within a second", File: "activities/gate.go",
-		Old: "\tr.confirmed = sentAt\n\tr.controlSeenLocked(desired)", New: "\tr.confirmed = time.Now()\n\tr.controlSeenLocked(desired)",
+		Old: "\tr.confirmed = sentAt\n\tr.controlSeenLocked(desired)", New: "\tr.confirmed = sentAt.Add(time.Since(sentAt))\n\tr.controlSeenLocked(desired)",
 		Test: "activities.TestGateTrust/confirming",
 	},
 	{
 		Rule: "Gate c: confirmed within a second", File: "activities/checkpointer.go",
-		Old: "} else {\n\t\t\t\t\ts.resolve(saved{CheckpointResult: results[i], sentAt: sentAt})", New: "} else {\n\t\t\t\t\ts.resolve(saved{CheckpointResult: results[i], sentAt: time.Now()})",
+		Old: "} else {\n\t\t\t\t\ts.resolve(saved{CheckpointResult: results[i], sentAt: sentAt})", New: "} else {\n\t\t\t\t\ts.resolve(saved{CheckpointResult: results[i], sentAt: sentAt.Add(time.Since(sentAt))})",
 		Test: "activities.TestGateTrust/checkpoint",
 	},
 
