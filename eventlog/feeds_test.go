@@ -200,6 +200,11 @@ func TestDeleteFeedBesideAppends(t *testing.T) {
 	if again.FloorSequence != 1 || again.Head != 1 {
 		t.Errorf("made again with the floor at %d and the head at %d, want both at the last event of the old feed", again.FloorSequence, again.Head)
 	}
+	_, err := b.log.ReapDeleted(t.Context(), 10)
+	must(t, err)
+	if first := b.append(again, record("new")).First; first != 2 {
+		t.Errorf("the first event of the new feed has number %d, want one above the old feed's", first)
+	}
 }
 
 func TestReapDeletedGoesOnToTheNextFeed(t *testing.T) {

@@ -52,6 +52,7 @@ func TestSender(t *testing.T) {
 	for name, tt := range map[string]struct {
 		fails  int
 		takes  time.Duration
+		limit  rate.Limit // 0: none
 		parked func(at time.Duration) (bool, error)
 		script func(*sender)
 		want   []sent
@@ -92,6 +93,16 @@ func TestSender(t *testing.T) {
 			},
 			want: []sent{{0, "a", 7}, {10 * s, "a", 0}, {20 * s, "a", 0}},
 		},
+		"all pass one token bucket": {
+			limit: 1,
+			script: func(x *sender) {
+				for _, id := range []string{"a", "b", "c"} {
+					x.send(id, 0)
+					time.Sleep(s / 10) //nolint:forbidigo // in a synctest bubble
+				}
+			},
+			want: []sent{{0, "a", 0}, {s, "b", 0}, {2 * s, "c", 0}},
+		},
 		"forgotten while it is being sent it is not repeated": {
 			takes: 2 * s,
 			script: func(x *sender) {
@@ -114,9 +125,13 @@ func TestSender(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
+				limit := tt.limit
+				if limit == 0 {
+					limit = rate.Inf
+				}
 				n := &note{began: time.Now(), fails: tt.fails, takes: tt.takes}
 				x := &sender{
-					signaller: n, limiter: rate.NewLimiter(rate.Inf, 1), concurrency: 2, timeout: 15 * s,
+					signaller: n, limiter: rate.NewLimiter(limit, 1), concurrency: 2, timeout: 15 * s,
 					again: 30 * s, againMax: 120 * s, afterError: 5 * s, logger: slog.New(slog.DiscardHandler),
 					counters: &Counters{}, byID: map[string]*wake{}, poked: make(chan struct{}, 1),
 					parked: func(context.Context, string, int64) (bool, error) {

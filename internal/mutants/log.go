@@ -100,7 +100,7 @@ var logMutants = []Mutant{
 	{
 		Rule: "A deleted feed's numbers are used up", File: "store/migrations/00001_log.sql",
 		Old: "v_head := greatest(v_head, v_feed.floor_sequence);", New: "v_head := coalesce(v_head, 0);",
-		Test: "eventlog.TestDeleteFeed",
+		Test: "eventlog.TestDeleteFeedBesideAppends",
 	},
 	{
 		Rule: "A deleted feed's numbers are used up", File: "eventlog/feeds.go",
@@ -109,7 +109,7 @@ var logMutants = []Mutant{
 	},
 	{
 		Rule: "The floor hides at once", File: "eventlog/reader.go",
-		Old: "AND e.sequence <= w.last AND $2 >= w.floor`", New: "AND e.sequence <= w.last`",
+		Old: "case q.after < s.floor:", New: "case q.after < 0:",
 		Test: "eventlog.TestRead",
 	},
 	{

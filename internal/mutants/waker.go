@@ -66,7 +66,7 @@ var wakerMutants = []Mutant{
 	{
 		Rule: "Wakes are bounded", File: "worker/sender.go",
 		Old: "w == nil || s.limiter.Wait(ctx) != nil", New: "w == nil",
-		Test: "worker.TestWakerRate",
+		Test: "worker.TestSender",
 	},
 	{
 		Rule: "Wakes are bounded", File: "worker/waker.go",
@@ -116,8 +116,8 @@ var wakerMutants = []Mutant{
 		Test: "worker.TestOneWakerIsActive",
 	},
 	{
-		Rule: "Cursors of parked rows move", File: "worker/upkeep.go",
-		Old: "\t\t\tw.counters.Moved.Add(moved)\n\t\t\tw.board.moved(moves)\n", New: "\t\t\tw.counters.Moved.Add(moved)\n\t\t\tbreak\n",
+		Rule: "Cursors of parked rows move", File: "worker/board.go",
+		Old: "Version: r.Version, Cursor: r.feed.position}", New: "Version: r.Version, Cursor: r.Cursor}",
 		Test: "worker.TestWakerMovesCursors",
 	},
 	{
