@@ -270,6 +270,7 @@ func TestDrain(t *testing.T) {
 		r := testkit.NewReceiver(t, testkit.ReceiverOptions{Script: hanging(5, release)})
 		b.create(r.URL(), nil)
 		deliver := b.start(t.Context())
+		t.Cleanup(v.open)
 		r.WaitFor(t, 5, waitMax)
 		v.shut()
 		began := time.Now()

@@ -242,7 +242,7 @@ func TestBudget(t *testing.T) {
 			t.Errorf("%+v", result)
 		}
 		if row := b.row(); row.Lease != nil {
-			t.Error("the lease was kept")
+			t.Fatal("the lease was kept")
 		}
 		b.drive(contract.OutcomeParked)
 		wantSequence(t, arrivals(t, r.Requests(), all), 60)

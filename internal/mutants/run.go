@@ -162,7 +162,7 @@ var runMutants = []Mutant{
 	{
 		Rule: "Drain has contexts of its own", File: "activities/activities.go",
 		Old: "context.WithCancelCause(context.WithoutCancel(ctx))", New: "context.WithCancelCause(ctx)",
-		Test: "activities.TestDrain/finishes what is in flight",
+		Test: "activities.TestDrain/while lingering",
 	},
 	{
 		Rule: "Drain has contexts of its own", File: "activities/run.go",
