@@ -270,4 +270,9 @@ var leaseMutants = []Mutant{
 		Old: "ELSE NOT (`+runnable+`) END", New: "ELSE true END",
 		Test: "store.TestControl/a holder that may send is not fenced",
 	},
+	{
+		Rule: "A task read late takes no lease", File: "activities/deliver.go",
+		Old: "\tcase <-first:\n\tcase <-time.After(a.cfg.HeartbeatEvery):\n", New: "\tdefault:\n",
+		Test: "activities.TestUnreadTask",
+	},
 }
