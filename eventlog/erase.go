@@ -24,9 +24,7 @@ func (l *Log) Erase(ctx context.Context, feedID int64, record event.Key) (int64,
 		var looked, cleared int64
 		err := l.pool.QueryRow(ctx, `
 			WITH chosen AS (
-				SELECT e.sequence FROM events e
-				WHERE e.feed_id = $1 AND e.resource_key COLLATE "C" = $2 AND e.resource_name COLLATE "C" = $3 AND e.sequence > $4
-				ORDER BY e.sequence LIMIT $5
+				SELECT sequence FROM record_sequences($1, $2, $3) AS sequence WHERE sequence > $4 ORDER BY sequence LIMIT $5
 			), cleared AS (
 				UPDATE events e SET data = NULL, erased_at = clock_timestamp(),
 					extras = nullif((e.extras::jsonb - 'attributes' - 'related')::text, '{}')
@@ -34,7 +32,7 @@ func (l *Log) Erase(ctx context.Context, feedID int64, record event.Key) (int64,
 				RETURNING 1
 			)
 			SELECT (SELECT count(*) FROM chosen), coalesce((SELECT max(sequence) FROM chosen), 0), (SELECT count(*) FROM cleared)`,
-			feedID, record.ResourceRecordKey, record.ResourceName, after, eraseRows).Scan(&looked, &after, &cleared)
+			feedID, record.ResourceName, record.ResourceRecordKey, after, eraseRows).Scan(&looked, &after, &cleared)
 		if err != nil {
 			return erased, fmt.Errorf("erase events: %w", err)
 		}

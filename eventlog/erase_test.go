@@ -3,9 +3,11 @@ package eventlog_test
 import (
 	"encoding/json"
 	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/jackc/pgx/v5"
 
 	"postroad/event"
 	"postroad/eventlog"
@@ -126,5 +128,20 @@ func TestEraseReachesFollowers(t *testing.T) {
 	}
 	if f := begin(b.log); f.Erased() {
 		t.Error("a follower that read nothing holds nothing that was erased")
+	}
+}
+
+// TestRecordSequencesUseTheIndex: however small the feed looks.
+func TestRecordSequencesUseTheIndex(t *testing.T) {
+	t.Parallel()
+	b := setup(t, eventlog.Config{})
+	b.append(b.feed, record("k"))
+	b.exec(`ANALYZE events`)
+	rows, err := b.pool.Query(t.Context(), `EXPLAIN SELECT * FROM record_sequences($1, 'Property', 'k')`, b.feed.ID)
+	must(t, err)
+	plan, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	must(t, err)
+	if !strings.Contains(strings.Join(plan, "\n"), "events_record") {
+		t.Errorf("the plan is:\n%s", strings.Join(plan, "\n"))
 	}
 }

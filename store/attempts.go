@@ -122,12 +122,11 @@ func (s *Store) EraseExcerpts(ctx context.Context, feedID int64, record event.Ke
 		}
 		// Answers are kept of failures only, which have an index.
 		tag, err := s.pool.Exec(ctx, `
+			WITH carried AS MATERIALIZED (SELECT sequence FROM record_sequences($1, $2, $3) AS sequence)
 			UPDATE attempts a SET response = NULL
 			WHERE a.subscriber = ANY ($4) AND (a.status IS NULL OR a.status NOT BETWEEN 200 AND 299) AND a.response IS NOT NULL
-				AND EXISTS (
-					SELECT FROM events e WHERE e.feed_id = $1 AND e.resource_key COLLATE "C" = $2 AND e.resource_name COLLATE "C" = $3
-						AND e.sequence BETWEEN a.first_sequence AND a.last_sequence)`,
-			feedID, record.ResourceRecordKey, record.ResourceName, ids)
+				AND EXISTS (SELECT FROM carried c WHERE c.sequence BETWEEN a.first_sequence AND a.last_sequence)`,
+			feedID, record.ResourceName, record.ResourceRecordKey, ids)
 		if err != nil {
 			return erased, fmt.Errorf("erase excerpts of answers: %w", err)
 		}
