@@ -69,7 +69,6 @@ func (f *feedTail) mark(floor, erasures int64) (freed int) {
 		n = len(f.events) // the rows themselves have changed
 	}
 	freed = f.forget(n)
-	f.lo = max(f.lo, min(floor, f.hi))
 	if floor <= f.hi {
 		return freed
 	}
