@@ -88,6 +88,9 @@ type Subscriber struct {
 	Retry Retry `json:"retry"`
 	// OnExhausted says what happens to an event whose attempts are used up.
 	OnExhausted string `json:"onExhausted"`
+	// Alert says when people are to be told that the subscriber is behind; nil:
+	// never.
+	Alert *Alert `json:"alert,omitempty"`
 	// Owner and Description are the operator's own words.
 	Owner       string `json:"owner,omitempty"`
 	Description string `json:"description,omitempty"`
@@ -142,6 +145,14 @@ type Retry struct {
 	EventAttempts int `json:"eventAttempts"`
 	// MaxRetryAfter bounds what a consumer may ask for with Retry-After.
 	MaxRetryAfter Duration `json:"maxRetryAfter"`
+}
+
+// Alert says when people are to be told, on SystemFeed, that a subscriber is
+// behind.
+type Alert struct {
+	// LagSeconds is how old the oldest event that it has not scanned may get, from
+	// 1 to AlertLagSecondsMax.
+	LagSeconds int64 `json:"lagSeconds"`
 }
 
 // Start is where a subscriber begins in its feed: "now" (the default),

@@ -31,9 +31,14 @@ const (
 	EventAttemptsMax         = 100
 	GiveUpAfterMax           = 365 * Day
 	MaxRetryAfterMax         = 30 * Day
+	AlertLagSecondsMax       = 30 * 24 * 60 * 60
 	signingSecretBytesMin    = 24
 	signingSecretBytesMax    = 64
 )
+
+// SystemFeed is the feed that Postroad itself publishes to, and nobody else: what
+// the people who run it have to know.
+const SystemFeed = "_system"
 
 // SigningSecretPrefix stands before the base64 of a signing secret (Standard
 // Webhooks).
@@ -60,8 +65,10 @@ var reservedPrefixes = []string{"postroad-", "webhook-", "svix-"}
 // ValidSubscriberID reports whether id can name a subscriber.
 func ValidSubscriberID(id string) bool { return subscriberIDPattern.MatchString(id) }
 
-// ValidFeedName reports whether name can name a feed.
-func ValidFeedName(name string) bool { return feedNamePattern.MatchString(name) }
+// ValidFeedName reports whether name can name a feed; SystemFeed can.
+func ValidFeedName(name string) bool {
+	return name == SystemFeed || feedNamePattern.MatchString(name)
+}
 
 // Validate checks every member of a defaulted subscriber, secrets included.
 // allowHTTP admits endpoints without TLS.
@@ -94,10 +101,21 @@ func (s Subscriber) Validate(allowHTTP bool) FieldErrors {
 	checkPatterns(&e, "/filter/resourceNames", s.Filter.ResourceNames)
 	checkPatterns(&e, "/filter/eventTypes", s.Filter.EventTypes)
 	s.Retry.validate(&e)
+	s.validateAlert(&e)
 	checkOneOf(&e, "/onExhausted", s.OnExhausted, OnExhaustedHalt)
 	checkText(&e, "/owner", s.Owner, NameCharactersMax)
 	checkText(&e, "/description", s.Description, DescriptionCharactersMax)
 	return e
+}
+
+func (s Subscriber) validateAlert(e *FieldErrors) {
+	switch {
+	case s.Alert == nil:
+	case s.Feed == SystemFeed:
+		e.Add("/alert", "is of no use here: what becomes of subscribers of "+SystemFeed+" is not told on it")
+	case s.Alert.LagSeconds < 1 || s.Alert.LagSeconds > AlertLagSecondsMax:
+		e.Add("/alert/lagSeconds", fmt.Sprintf("must be between 1 and %d", AlertLagSecondsMax))
+	}
 }
 
 func (p Endpoint) validate(e *FieldErrors, allowHTTP bool) {

@@ -72,6 +72,10 @@ type CheckpointResult struct {
 // those that somebody else has locked: groups of several processes cannot
 // deadlock on each other, and one row that is held for long, by a client that
 // died in the middle of a control, holds up nobody else's.
+//
+// What a checkpoint changes for the people who run Postroad is told by the same
+// statement; nothing of that is computed for one that changes nothing. $27 is
+// announceRetrying.
 const writeCheckpoints = `
 WITH input AS (
     SELECT * FROM unnest($1::text[], $2::uuid[], $3::bigint[], $4::text[], $5::bigint[], $6::bigint[], $7::text[], $8::text[],
@@ -81,7 +85,12 @@ WITH input AS (
         failing, failures, asked, event_attempt, range_first, range_last, range_attempt, probe, batch_limit,
         in_flight, last_error, delivered, disable, halt, applied, release, park, failing_us)
 ), locked AS MATERIALIZED (
-    SELECT r.id FROM runs r JOIN input c ON r.id = c.id AND r.lease = c.lease ORDER BY r.id FOR UPDATE OF r SKIP LOCKED
+    SELECT r.id, r.trouble, CASE
+        WHEN c.disable AND NOT r.disabled THEN 'disabled'
+        WHEN c.halt <> '' AND r.halted_reason IS NULL THEN 'halted'
+        WHEN c.failing AND r.trouble IS NULL AND c.failing_us >= $27::bigint THEN 'retrying'
+        WHEN c.delivered AND r.trouble IS NOT NULL AND NOT (c.failing OR c.disable OR c.halt <> '') THEN 'recovered' END AS turn
+      FROM runs r JOIN input c ON r.id = c.id AND r.lease = c.lease ORDER BY r.id FOR UPDATE OF r SKIP LOCKED
 ), written AS (
     UPDATE runs r SET
         cursor = c.cursor, settled = c.settled::bigint[], previous_sequence = c.previous_sequence,
@@ -98,10 +107,13 @@ WITH input AS (
         lease = CASE WHEN c.release THEN NULL ELSE r.lease END,
         parked = c.park,
         generation = CASE WHEN c.park THEN nextval('park_generations') ELSE r.generation END,
+        trouble = CASE WHEN l.turn = 'recovered' THEN NULL ELSE coalesce(l.turn, r.trouble) END,
         checked_at = clock_timestamp()
       FROM input c JOIN locked l ON l.id = c.id
      WHERE r.id = c.id AND r.lease = c.lease
-    RETURNING r.id, c.lease, r.desired_version, r.applied_version, r.generation, c.applied > 0 OR c.park OR c.release AS controls
+    RETURNING r.id, c.lease, r.desired_version, r.applied_version, r.generation, c.applied > 0 OR c.park OR c.release AS controls,
+        r.feed_id, l.turn, l.trouble AS was, NULL::numeric AS lag, CASE WHEN l.turn IS NOT NULL AND NOT r.deleted THEN ` + noticeRun + ` END AS run
+), told AS (` + insertNotices + `
 ), applied AS (
     UPDATE controls SET applied_at = clock_timestamp() FROM written w
      WHERE w.controls AND controls.subscriber = w.id AND controls.applied_at IS NULL AND controls.version <= w.applied_version
@@ -119,7 +131,7 @@ func (s *Store) WriteCheckpoints(ctx context.Context, batch []*Checkpoint) ([]Ch
 	for i, c := range batch {
 		at[c.Lease] = i
 	}
-	rows, err := s.pool.Query(ctx, writeCheckpoints, checkpointArrays(batch)...)
+	rows, err := s.pool.Query(ctx, writeCheckpoints, append(checkpointArrays(batch), s.announceRetrying.Microseconds())...)
 	if err != nil {
 		return nil, fmt.Errorf("write checkpoints: %w", err)
 	}

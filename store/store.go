@@ -27,6 +27,8 @@ type Store struct {
 	pool   *pgxpool.Pool
 	sealer *Sealer
 	logger *slog.Logger
+	// announceRetrying is how long an endpoint fails before it is told of.
+	announceRetrying time.Duration
 }
 
 // Option changes a Store that New makes.
@@ -37,10 +39,19 @@ func WithLogger(logger *slog.Logger) Option {
 	return func(s *Store) { s.logger = logger }
 }
 
+// announceRetryingDefault leaves out what a consumer's restart takes.
+const announceRetryingDefault = time.Minute
+
+// WithAnnounceRetrying sets how long an endpoint has to fail without a break
+// before that is told on the feed _system; 1 min without.
+func WithAnnounceRetrying(d time.Duration) Option {
+	return func(s *Store) { s.announceRetrying = d }
+}
+
 // New returns a Store over pool. The sealer seals and opens secrets; without
 // one (nil) every call that needs a secret fails.
 func New(pool *pgxpool.Pool, sealer *Sealer, opts ...Option) *Store {
-	s := &Store{pool: pool, sealer: sealer, logger: slog.Default()}
+	s := &Store{pool: pool, sealer: sealer, logger: slog.Default(), announceRetrying: announceRetryingDefault}
 	for _, opt := range opts {
 		opt(s)
 	}

@@ -186,6 +186,12 @@ func (s *Store) Replace(ctx context.Context, sub event.Subscriber, secrets event
 				return err
 			}
 		}
+		if was.Alert != nil && sub.Alert == nil {
+			// Nobody looks at its lag any more, and nobody wants to be told.
+			if _, err := tx.Exec(ctx, `UPDATE runs SET behind = false WHERE id = $1 AND behind`, sub.ID); err != nil {
+				return fmt.Errorf("end alert: %w", err)
+			}
+		}
 		if !reflect.DeepEqual(was.Filter, sub.Filter) {
 			if err := notify(ctx, tx, ParkedChannel, sub.ID); err != nil {
 				return err
