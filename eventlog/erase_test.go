@@ -86,7 +86,7 @@ func TestEraseMany(t *testing.T) {
 // known to be out of date, and what they read next is not.
 func TestEraseReachesFollowers(t *testing.T) {
 	t.Parallel()
-	b := setup(t, eventlog.Config{PollInterval: hourly})
+	b := setup(t, eventlog.Config{PollInterval: hourly, RingEvents: 1}) // reads pages
 	elsewhere := setupAt(t, b.url, eventlog.Config{PollInterval: hourly})
 	begin := func(log *eventlog.Log) *eventlog.Follower {
 		f := log.Follow(b.feed.ID, 0, event.Filter{})
