@@ -4,13 +4,11 @@ package main_test
 
 import (
 	"fmt"
-	"net"
 	"net/http"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -314,82 +312,13 @@ func (s *split) replace(worker *child, roads []*road, sluggish *road) {
 	}
 }
 
-// valve is a way to Temporal that can be frozen: what is said is lost, with every
-// connection open.
-type valve struct {
-	address string
-	frozen  atomic.Bool
-
-	mu    sync.Mutex
-	conns []net.Conn
-}
-
-func newValve(t *testing.T, server string) *valve {
-	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	v := &valve{address: listener.Addr().String()}
-	var all sync.WaitGroup
-	all.Go(func() {
-		for {
-			near, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			far, err := net.Dial("tcp", server)
-			if err != nil {
-				_ = near.Close()
-				continue
-			}
-			v.mu.Lock()
-			v.conns = append(v.conns, near, far)
-			v.mu.Unlock()
-			all.Go(func() { v.copy(far, near) })
-			all.Go(func() { v.copy(near, far) })
-		}
-	})
-	t.Cleanup(func() {
-		_ = listener.Close()
-		v.cut()
-		all.Wait()
-	})
-	return v
-}
-
-func (v *valve) copy(to, from net.Conn) {
-	defer to.Close()
-	buffer := make([]byte, 64<<10)
-	for {
-		n, err := from.Read(buffer)
-		if v.frozen.Load() {
-			n = 0
-		}
-		if _, failed := to.Write(buffer[:n]); failed != nil || err != nil {
-			return
-		}
-	}
-}
-
-// cut ends all connections and lets new ones through.
-func (v *valve) cut() {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	for _, c := range v.conns {
-		_ = c.Close()
-	}
-	v.conns = nil
-	v.frozen.Store(false)
-}
-
 // TestChaosWakerKilled lets a waker find an event for a subscriber at rest and
 // say so to a Temporal that does not hear it: once its connections break then,
 // once it is killed.
 func TestChaosWakerKilled(t *testing.T) {
 	t.Parallel()
 	s := newSplit(t)
-	v := newValve(t, s.temporal.TemporalAddress)
+	v := newProxy(t, s.temporal.TemporalAddress)
 	behind := *s
 	behind.environ = append(slices.Clone(s.environ), "TEMPORAL_ADDRESS="+v.address)
 	waker := behind.worker()
@@ -406,14 +335,14 @@ func TestChaosWakerKilled(t *testing.T) {
 		awaitRest(t, temporal, r)
 	}
 
-	v.frozen.Store(true)
+	v.freeze()
 	deaf.wakeLost(waker)
 	cut := time.Now()
-	v.cut()
+	v.reset()
 	t.Logf("a wake whose connection broke arrived after %.1f s", deaf.awaitSince(cut, 1, waitMax).At.Sub(cut).Seconds())
 	deaf.awaitCursor(waitMax, 2)
 
-	v.frozen.Store(true)
+	v.freeze()
 	orphaned.wakeLost(waker)
 	waker.kill()
 	killed := time.Now()

@@ -28,6 +28,9 @@ const (
 )
 
 func TestMain(m *testing.M) {
+	if dir := os.Getenv(temporalVariable); dir != "" {
+		os.Exit(temporalMain(dir, os.Args[1]))
+	}
 	if os.Getenv(childVariable) == "1" {
 		os.Exit(main.Main())
 	}
