@@ -7,6 +7,8 @@ import (
 	"sync"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
+
 	"postroad/delivery"
 	"postroad/eventlog"
 	"postroad/store"
@@ -22,6 +24,12 @@ type Config struct {
 	// ListenURL is a direct connection to PostgreSQL (past any pooler), for
 	// LISTEN.
 	ListenURL string
+	// Tracer makes the spans of requests whose events are in a recorded trace;
+	// nil: none.
+	Tracer trace.Tracer
+	// LogAttempts is one of LogAllAttempts, LogFailedAttempts (the default) and
+	// LogNoAttempts.
+	LogAttempts string
 	// SearchAttributes reports that the Temporal cluster has ours.
 	SearchAttributes bool
 
@@ -60,6 +68,7 @@ type Config struct {
 
 func (c Config) withDefaults() Config {
 	setDefault(&c.Logger, slog.Default())
+	setDefault(&c.LogAttempts, LogFailedAttempts)
 	setDefault(&c.Budget, 5*time.Minute)
 	setDefault(&c.BudgetShort, 5*time.Second)
 	setDefault(&c.Slots, 10_000)
@@ -93,7 +102,7 @@ type Activities struct {
 	checkpoints *checkpointer
 	attempts    *attemptsWriter
 	runs        *registry
-	counters    Counters
+	counters    *Counters
 
 	draining  chan struct{} // closed: start nothing any more
 	drainOnce sync.Once
@@ -107,10 +116,12 @@ var errStopped = errors.New("the worker has stopped")
 // New returns activities that Start has still to be called on.
 func New(cfg Config) *Activities {
 	cfg = cfg.withDefaults()
+	counters := newCounters()
 	return &Activities{
 		cfg:         cfg,
-		checkpoints: newCheckpointer(cfg.Store, cfg.Logger),
-		attempts:    newAttemptsWriter(cfg.Store.InsertAttempts, cfg.AttemptsQueue, cfg.AttemptsEvery, cfg.Logger),
+		counters:    counters,
+		checkpoints: newCheckpointer(cfg.Store, counters, cfg.Logger),
+		attempts:    newAttemptsWriter(cfg.Store.InsertAttempts, cfg.AttemptsQueue, cfg.AttemptsEvery, counters, cfg.Logger),
 		runs:        newRegistry(),
 		draining:    make(chan struct{}),
 	}

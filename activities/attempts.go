@@ -22,10 +22,11 @@ const (
 // belongs to: a crash may lose the last moment of attempts, never a
 // settlement. Its queue is bounded; a full one closes the send gate.
 type attemptsWriter struct {
-	insert func(context.Context, []store.Attempt) error
-	max    int
-	every  time.Duration
-	logger *slog.Logger
+	insert   func(context.Context, []store.Attempt) error
+	max      int
+	every    time.Duration
+	counters *Counters
+	logger   *slog.Logger
 
 	mu    sync.Mutex
 	queue []store.Attempt
@@ -33,9 +34,9 @@ type attemptsWriter struct {
 	full  chan struct{} // kicked when a group is full
 }
 
-func newAttemptsWriter(insert func(context.Context, []store.Attempt) error, most int, every time.Duration, logger *slog.Logger) *attemptsWriter {
+func newAttemptsWriter(insert func(context.Context, []store.Attempt) error, most int, every time.Duration, counters *Counters, logger *slog.Logger) *attemptsWriter {
 	return &attemptsWriter{
-		insert: insert, max: most, every: every, logger: logger,
+		insert: insert, max: most, every: every, counters: counters, logger: logger,
 		room: make(chan struct{}), full: make(chan struct{}, 1),
 	}
 }
@@ -111,6 +112,7 @@ func (w *attemptsWriter) writeGroup(ctx context.Context) bool {
 		return false
 	}
 	if err != nil {
+		w.counters.AttemptsRefused.Add(int64(len(group)))
 		w.logger.Error("attempts refused", "attempts", len(group), "error", err)
 	}
 	w.mu.Lock()

@@ -42,8 +42,9 @@ type saved struct {
 // While PostgreSQL is away it keeps what it has, one checkpoint a run, and
 // tries again.
 type checkpointer struct {
-	write  func(context.Context, []*store.Checkpoint) ([]store.CheckpointResult, error)
-	logger *slog.Logger
+	write    func(context.Context, []*store.Checkpoint) ([]store.CheckpointResult, error)
+	counters *Counters
+	logger   *slog.Logger
 
 	mu      sync.Mutex
 	pending map[uuid.UUID]*submission
@@ -58,9 +59,9 @@ type submission struct {
 	waiters []func(saved)
 }
 
-func newCheckpointer(s *store.Store, logger *slog.Logger) *checkpointer {
+func newCheckpointer(s *store.Store, counters *Counters, logger *slog.Logger) *checkpointer {
 	return &checkpointer{
-		write: s.WriteCheckpoints, logger: logger,
+		write: s.WriteCheckpoints, counters: counters, logger: logger,
 		pending: map[uuid.UUID]*submission{}, kick: make(chan struct{}, 1),
 	}
 }
@@ -177,6 +178,8 @@ func (c *checkpointer) writeGroup(ctx context.Context, group []*submission) {
 		tryCtx, cancel := context.WithTimeout(ctx, checkpointTimeout)
 		results, err := c.write(tryCtx, batch)
 		cancel()
+		c.counters.Checkpoints.Observe(time.Since(sentAt).Seconds())
+		c.counters.CheckpointRuns.Observe(float64(len(batch)))
 		switch {
 		case err == nil:
 			for i, s := range group {
@@ -200,6 +203,7 @@ func (c *checkpointer) writeGroup(ctx context.Context, group []*submission) {
 			c.fail(group, err)
 			return
 		}
+		c.counters.CheckpointRetries.Add(1)
 		c.logger.Warn("checkpoints delayed", "runs", len(group), "retry_in", pause, "error", err)
 		select {
 		case <-ctx.Done():

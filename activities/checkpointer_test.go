@@ -14,7 +14,7 @@ import (
 // newer one of the same run waits: the newer one is written and answers for both.
 func TestNewestCheckpoint(t *testing.T) {
 	t.Parallel()
-	c, lease := newCheckpointer(nil, slog.New(slog.DiscardHandler)), uuid.New()
+	c, lease := newCheckpointer(nil, newCounters(), slog.New(slog.DiscardHandler)), uuid.New()
 	at := func(cursor int64) func(time.Time) *store.Checkpoint {
 		return func(time.Time) *store.Checkpoint { return &store.Checkpoint{Lease: lease, Cursor: cursor} }
 	}

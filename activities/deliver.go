@@ -42,6 +42,8 @@ const (
 func (a *Activities) Deliver(ctx context.Context, in contract.DeliverInput) (contract.DeliverResult, error) {
 	stop := a.heartbeat(ctx)
 	defer stop()
+	a.counters.Delivering.Add(1)
+	defer a.counters.Delivering.Add(-1)
 	began := time.Now()
 	base := context.WithoutCancel(ctx)
 	var delivered int64

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"go.opentelemetry.io/otel/trace"
 
 	"postroad/delivery"
 	"postroad/event"
@@ -308,7 +309,12 @@ func (r *run) idle(pages <-chan page) ending {
 func (r *run) send(batch []*event.Event) {
 	for resend := true; ; resend = false {
 		request, attempt := r.starting(batch)
+		var span trace.Span
+		span, request.Traceparent = r.begin(batch, attempt)
+		r.a.counters.InFlight.Add(1)
 		answer := r.a.cfg.Client.Do(r.ctx, r.target, request)
+		r.a.counters.InFlight.Add(-1)
+		finish(span, &answer)
 		r.record(batch, attempt, &answer)
 		if answer.Resend && resend {
 			r.landed()
@@ -383,9 +389,8 @@ func (r *run) record(batch []*event.Event, attempt int, answer *delivery.Answer)
 			a.Response = string(answer.Response)
 		}
 		a.Error = answerText(answer)
-		r.log.Info("delivery failed", "first_sequence", a.FirstSequence, "last_sequence", a.LastSequence, "attempt", attempt,
-			"class", a.Class, "status", answer.Status, "duration", answer.Duration, "error", a.Error)
 	}
-	r.a.counters.requests(answer.Class).Add(1)
+	r.logAttempt(&a, answer)
+	r.a.counters.answered(answer)
 	r.a.attempts.add(a)
 }

@@ -99,7 +99,10 @@ func (b *bundle) open(cfg activities.Config) (closeAll func(), err error) {
 	if err := b.log.Start(context.Background()); err != nil {
 		return nil, err
 	}
-	cfg.Log, cfg.Store, cfg.ListenURL, cfg.Logger = b.log, b.store, b.url, logger
+	cfg.Log, cfg.Store, cfg.ListenURL = b.log, b.store, b.url
+	if cfg.Logger == nil {
+		cfg.Logger = logger
+	}
 	if cfg.Client == nil {
 		cfg.Client = newClient("test")
 	}

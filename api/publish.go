@@ -22,11 +22,21 @@ const (
 
 // publish takes events: one, an array, or a stream of lines.
 func (s *Server) publish(c *gin.Context) error {
+	began := time.Now()
+	p := publication{server: s, trace: s.beginTrace(c.Request)}
+	err := p.take(c)
+	p.trace.end(c.Writer.Status(), err)
+	if err == nil {
+		p.logPublished(c.Request.Context(), c.Request.ContentLength, grantOf(c).tokenID(), time.Since(began))
+	}
+	return err
+}
+
+func (p *publication) take(c *gin.Context) error {
 	values, err := query(c, "sequences")
 	if err != nil {
 		return err
 	}
-	p := publication{server: s, name: c.Param("feed")}
 	if p.withSequences, err = flag(values, "sequences"); err != nil {
 		return err
 	}
@@ -58,6 +68,8 @@ type publication struct {
 	// key is the Idempotency-Key header; "": none.
 	key           string
 	withSequences bool
+	trace         publishTrace
+	published     published
 }
 
 // feed looks the feed up; cached reports that it may be out of date.
@@ -135,7 +147,7 @@ func (p *publication) try(ctx context.Context, feed eventlog.Feed, text []byte) 
 			return eventlog.Result{}, err
 		}
 	}
-	result, err := p.server.config.Log.Append(ctx, feed, events)
+	result, err := p.trace.append(ctx, p.server.config.Log, feed, events)
 	if conflict := (*eventlog.ConflictError)(nil); errors.As(err, &conflict) {
 		return result, conflictProblem(conflict, place(conflict.Index))
 	}
@@ -165,6 +177,7 @@ type published struct {
 }
 
 func (p *publication) answer(c *gin.Context, r published) {
+	p.published = r
 	status := http.StatusCreated
 	if r.accepted == 0 {
 		status = http.StatusOK // all of it was there before

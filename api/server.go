@@ -14,6 +14,7 @@ import (
 
 	"github.com/gin-gonic/gin"
 	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/sync/semaphore"
 
 	"postroad/contract"
@@ -76,6 +77,9 @@ type Config struct {
 	// BodyIdle ends a request whose body brings nothing for so long. Default
 	// 30 s.
 	BodyIdle time.Duration
+	// Tracer makes the spans of publications whose trace is recorded. nil: none;
+	// the publisher's own trace context is passed on to the consumer.
+	Tracer trace.Tracer
 	// Logger takes what the server has to say. Default slog.Default().
 	Logger *slog.Logger
 }

@@ -111,6 +111,9 @@ func (c *Client) NewTarget(cfg TargetConfig) (*Target, error) {
 // Origin is the endpoint's scheme and host.
 func (t *Target) Origin() string { return t.origin }
 
+// Host is the endpoint's host without a port.
+func (t *Target) Host() string { return t.url.Hostname() }
+
 // Timeout bounds a request, from dial to the end of the answer.
 func (t *Target) Timeout() time.Duration { return t.timeout }
 

@@ -58,6 +58,10 @@ type Event struct {
 	// IdempotencyKey makes publishing the event again a repeat, not a second
 	// event; at most 255 bytes; empty: none. It is not returned on reading.
 	IdempotencyKey string `json:"-"`
+	// Trace is the W3C trace context (version 00, sampled) that the event was
+	// published in; empty: it is in no trace. It is neither returned on reading
+	// nor part of the content that an idempotency key stands for.
+	Trace string `json:"-"`
 }
 
 // Key is the identity of the record an event speaks of; order is promised per
@@ -75,7 +79,7 @@ func (e *Event) Key() Key { return Key{e.ResourceName, e.ResourceRecordKey} }
 func (e *Event) Size() int {
 	const fixed = 256
 	n := fixed + len(e.ResourceName) + len(e.ResourceRecordKey) + len(e.ResourceRecordURL) +
-		len(e.EventType) + len(e.OccurredAt) + len(e.Data) + len(e.IdempotencyKey)
+		len(e.EventType) + len(e.OccurredAt) + len(e.Data) + len(e.IdempotencyKey) + len(e.Trace)
 	for _, s := range e.FeedTypes {
 		n += 16 + len(s)
 	}
@@ -90,8 +94,8 @@ func (e *Event) Size() int {
 
 // ContentHash is the SHA-256 that decides whether an idempotency key came
 // again with the same content: over the decoded members in the order of the
-// Event type, each length-prefixed, without idempotencyKey, recordedAt and erasedAt;
-// data counts byte for byte.
+// Event type, each length-prefixed, without idempotencyKey, recordedAt, erasedAt
+// and the trace; data counts byte for byte.
 func (e *Event) ContentHash() [sha256.Size]byte {
 	h := sha256.New()
 	writeInt(h, e.Sequence)

@@ -83,6 +83,7 @@ func TestContentHash(t *testing.T) {
 		"attributes made anew":     func(e *event.Event) { e.Attributes = map[string]string{"region": "north", "office": "12"} },
 		"lists made anew":          func(e *event.Event) { e.Related, e.FeedTypes = slices.Clone(e.Related), slices.Clone(e.FeedTypes) },
 		"the same data elsewhere":  func(e *event.Event) { e.Data = bytes.Clone(e.Data) },
+		"the trace":                func(e *event.Event) { e.Trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01" },
 		"nothing, asked once more": func(*event.Event) {},
 	} {
 		e := full()

@@ -130,13 +130,15 @@ type extras struct {
 	Attributes map[string]string `json:"attributes,omitempty"`
 	Related    []string          `json:"related,omitempty"`
 	Bulk       bool              `json:"bulk,omitempty"`
+	// Trace is the event's trace context. No read of the API shows it.
+	Trace string `json:"trace,omitempty"`
 }
 
 func encodeExtras(e *event.Event) (*string, error) {
-	if len(e.FeedTypes) == 0 && len(e.Attributes) == 0 && len(e.Related) == 0 && !e.Bulk {
+	if len(e.FeedTypes) == 0 && len(e.Attributes) == 0 && len(e.Related) == 0 && !e.Bulk && e.Trace == "" {
 		return nil, nil
 	}
-	b, err := json.Marshal(extras{e.FeedTypes, e.Attributes, e.Related, e.Bulk})
+	b, err := json.Marshal(extras{e.FeedTypes, e.Attributes, e.Related, e.Bulk, e.Trace})
 	if err != nil {
 		return nil, fmt.Errorf("encode rare members: %w", err)
 	}
@@ -149,6 +151,6 @@ func decodeExtras(s string, e *event.Event) error {
 	if err := json.Unmarshal([]byte(s), &x); err != nil {
 		return fmt.Errorf("decode rare members of event %d: %w", e.Sequence, err)
 	}
-	e.FeedTypes, e.Attributes, e.Related, e.Bulk = x.FeedTypes, x.Attributes, x.Related, x.Bulk
+	e.FeedTypes, e.Attributes, e.Related, e.Bulk, e.Trace = x.FeedTypes, x.Attributes, x.Related, x.Bulk, x.Trace
 	return nil
 }

@@ -19,7 +19,8 @@ type appender struct {
 	pool   *pgxpool.Pool
 	config Config
 	// stored is told of each feed that grew, after the commit.
-	stored func(feed int64)
+	stored  func(feed int64)
+	metrics metrics
 
 	mu   sync.Mutex
 	wake sync.Cond
@@ -48,7 +49,7 @@ type requestState struct {
 }
 
 func newAppender(pool *pgxpool.Pool, config Config, stored func(feed int64)) *appender {
-	a := &appender{pool: pool, config: config, stored: stored, queues: map[groupKey]*queue{}}
+	a := &appender{pool: pool, config: config, stored: stored, metrics: newMetrics(), queues: map[groupKey]*queue{}}
 	a.wake.L = &a.mu
 	return a
 }

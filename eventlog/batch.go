@@ -119,6 +119,11 @@ func (b *batch) call(a *appender, conn *pgxpool.Conn) ([]verdict, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
 	c := b.columns()
+	began := time.Now()
+	defer func() {
+		a.metrics.duration.Observe(time.Since(began).Seconds())
+		a.metrics.groupEvents.Observe(float64(len(c.names)))
+	}()
 	rows, err := conn.Query(ctx, appendSQL, b.key.feed, b.key.supplied, a.config.KeyRetention,
 		c.counts, c.sequences, c.keys, c.hashes, c.names, c.recordKeys, c.urls, c.types, c.occurred, c.extras, c.data)
 	if err != nil {

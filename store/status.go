@@ -131,23 +131,3 @@ func (s *Store) Statuses(ctx context.Context, after string, limit int) ([]Status
 	return collect(ctx, s, "read statuses", scanStatus,
 		statusQuery(`id > $1 ORDER BY id LIMIT $2`), after, clampLimit(limit, SubscribersMax))
 }
-
-// StateCounts counts all subscribers by state. States that nobody is in are
-// left out.
-func (s *Store) StateCounts(ctx context.Context) (map[string]int64, error) {
-	// The same choice as describe's, in the same order. The head is looked up
-	// only where the answer hangs on it.
-	const query = `
-		SELECT CASE
-			WHEN disabled THEN 'disabled'
-			WHEN halted_reason IS NOT NULL THEN 'halted'
-			WHEN paused AND (paused_until IS NULL OR paused_until > clock_timestamp()) THEN 'paused'
-			WHEN not_before > clock_timestamp() AND wait_class = 'asked' THEN 'waiting'
-			WHEN not_before > clock_timestamp() OR failing_since IS NOT NULL OR failures > 0 OR event_attempt > 0 THEN 'retrying'
-			WHEN in_flight > 0 THEN 'active'
-			WHEN parked THEN 'idle'
-			WHEN cursor < ` + feedHead + ` THEN 'active'
-			ELSE 'idle' END AS state, count(*)
-		FROM runs JOIN feeds f ON f.id = runs.feed_id WHERE NOT runs.deleted GROUP BY state`
-	return s.collectNumbers(ctx, "count states", query)
-}

@@ -2,11 +2,8 @@ package store_test
 
 import (
 	"errors"
-	"fmt"
 	"testing"
 	"time"
-
-	"github.com/google/go-cmp/cmp"
 
 	"postroad/event"
 	"postroad/store"
@@ -87,47 +84,4 @@ func TestStatus(t *testing.T) {
 			t.Errorf("got %v", err)
 		}
 	})
-}
-
-// TestStateCounts holds the counting in SQL against Describe's choice, over
-// every combination of what decides it.
-func TestStateCounts(t *testing.T) {
-	b := setup(t)
-	b.publish(0, 1, 2)
-	feed := value[int64](b, `SELECT id FROM feeds WHERE name = 'default'`)
-	b.exec(`WITH made AS (
-			SELECT format('s%s', row_number() OVER ()) AS id, v.*
-			FROM (SELECT * FROM unnest('{true,false}'::bool[]) disabled, unnest('{halt,null}'::text[]) halted,
-				unnest('{true,false}'::bool[]) paused, unnest('{-1 h,1 h,null}'::interval[]) paused_until,
-				unnest('{-1 h,1 h,null}'::interval[]) not_before, unnest('{asked,endpoint,null}'::text[]) class,
-				unnest('{0,1}'::int[]) failing, unnest('{true,false}'::bool[]) parked, unnest('{1,2}'::int[]) cursor) v
-		), wide AS (
-			INSERT INTO subscribers (id, feed_id, config, secrets) SELECT id, $1, '{}', '' FROM made
-		)
-		INSERT INTO runs (id, feed_id, disabled, halted_reason, paused, paused_until, not_before, wait_class, failures, parked, cursor, in_flight)
-		SELECT id, $1, disabled, halted, paused, now() + paused_until, now() + not_before, class, failing, parked, cursor, 0 FROM made`, feed)
-	b.exec(`UPDATE runs SET deleted = true WHERE id = 's1'`)
-	want := map[string]int64{}
-	for after, total := "", 0; ; {
-		page, err := b.Statuses(t.Context(), after, 500)
-		check(t, err)
-		for _, s := range page {
-			want[s.State]++
-			after = s.Subscriber
-		}
-		if total += len(page); len(page) == 0 {
-			if n := value[int](b, `SELECT count(*) FROM runs`); total != n-1 {
-				t.Errorf("%d statuses of %d", total, n-1)
-			}
-			break
-		}
-	}
-	got, err := b.StateCounts(t.Context())
-	check(t, err)
-	if diff := cmp.Diff(want, got); diff != "" {
-		t.Error(diff)
-	}
-	if len(got) != 7 {
-		t.Errorf("not every state came about: %s", fmt.Sprint(got))
-	}
 }

@@ -4,6 +4,8 @@ import (
 	"log/slog"
 	"net/netip"
 
+	"go.opentelemetry.io/otel/trace"
+
 	"postroad/activities"
 	"postroad/eventlog"
 	"postroad/store"
@@ -26,10 +28,20 @@ type DeliveriesConfig struct {
 	AllowHTTPEndpoints bool
 	AllowLoopback      bool
 	AllowedPrefixes    []netip.Prefix
+	// Tracer makes the spans of requests whose events are in a recorded trace;
+	// nil: none.
+	Tracer trace.Tracer
+	// LogAttempts is one of LogAttempts: which attempts have a line in the log.
+	// Default failures.
+	LogAttempts string
 	// Version is sent to consumers in User-Agent.
 	Version string
 	Logger  *slog.Logger
 }
+
+// LogAttempts is what DeliveriesConfig.LogAttempts may be: every attempt, those
+// that failed, or none.
+var LogAttempts = []string{activities.LogAllAttempts, activities.LogFailedAttempts, activities.LogNoAttempts}
 
 // Deliveries are the activities of a worker, for whoever starts, closes and
 // watches them.
@@ -43,7 +55,7 @@ func NewDeliveries(config DeliveriesConfig) *Deliveries {
 	}
 	return activities.New(activities.Config{
 		Log: config.Log, Store: config.Store, ListenURL: config.DirectURL,
-		SearchAttributes: config.SearchAttributes, Slots: config.Slots, Logger: config.Logger,
+		SearchAttributes: config.SearchAttributes, Slots: config.Slots, Logger: config.Logger, Tracer: config.Tracer, LogAttempts: config.LogAttempts,
 		Client: activities.NewClient(activities.ClientConfig{
 			AllowHTTPEndpoints: config.AllowHTTPEndpoints, AllowLoopback: config.AllowLoopback,
 			AllowedPrefixes: config.AllowedPrefixes, Version: config.Version,

@@ -35,6 +35,9 @@ type WakerConfig struct {
 	Retention   time.Duration
 	RemoveMax   int
 	RemovePause time.Duration
+	// Overview is how often it is looked at how all subscribers fare. Default
+	// 15 s.
+	Overview time.Duration
 	// AttemptsDays is how many whole days attempts are kept. Default 7.
 	AttemptsDays int
 	// WakeAgain is the time before a wake is repeated; it doubles up to
@@ -76,6 +79,7 @@ func (c WakerConfig) WithDefaults() WakerConfig {
 	setDefault(&c.Retention, time.Minute)
 	setDefault(&c.RemoveMax, 10_000)
 	setDefault(&c.RemovePause, 100*time.Millisecond)
+	setDefault(&c.Overview, 15*time.Second)
 	setDefault(&c.AttemptsDays, store.AttemptDaysKept)
 	setDefault(&c.WakeAgain, 30*time.Second)
 	setDefault(&c.WakeAgainMax, 10*time.Minute)
@@ -133,6 +137,9 @@ type Waker struct {
 	url       string
 	logger    *slog.Logger
 	counters  Counters
+
+	overview   atomic.Pointer[store.Overview]
+	lastActive atomic.Pointer[time.Time]
 }
 
 // NewWaker returns a waker. directURL is a connection past any pooler, for the
@@ -183,10 +190,12 @@ func (w *Waker) act(ctx context.Context) {
 	defer func() {
 		cancel()
 		t.board.close()
+		now := time.Now()
+		w.lastActive.Store(&now)
 		w.counters.Active.Store(0)
 		w.logger.Info("waker no longer active")
 	}()
-	loops := []func(context.Context){t.sender.run, t.listen, t.takeRows, t.takeHeads, t.reloadLoop, t.moveLoop, t.sweepLoop, t.housekeepingLoop, t.retentionLoop}
+	loops := []func(context.Context){t.sender.run, t.listen, t.takeRows, t.takeHeads, t.reloadLoop, t.moveLoop, t.sweepLoop, t.housekeepingLoop, t.retentionLoop, t.overviewLoop}
 	for range w.config.Matchers {
 		loops = append(loops, t.matchLoop)
 	}

@@ -9,7 +9,6 @@ import (
 
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"postroad/eventlog"
 	"postroad/store"
@@ -41,7 +40,7 @@ type backend struct {
 // openBackend connects, refuses a schema or a key that does not fit, and starts
 // the log.
 func openBackend(ctx context.Context, cfg backendConfig) (b *backend, err error) {
-	b = &backend{directURL: cfg.directURL, registry: prometheus.NewRegistry()}
+	b = &backend{directURL: cfg.directURL}
 	if b.directURL == "" {
 		b.directURL = cfg.databaseURL
 	}
@@ -73,9 +72,7 @@ func openBackend(ctx context.Context, cfg backendConfig) (b *backend, err error)
 	if err := b.log.Start(context.WithoutCancel(ctx)); err != nil {
 		return nil, fmt.Errorf("start the log: %w", err)
 	}
-	b.registry.MustRegister(
-		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), newPoolCollector(b.pool),
-	)
+	b.registry = newRegistry(b.pool, b.log.Collectors())
 	return b, nil
 }
 
@@ -116,43 +113,6 @@ func (b *backend) ready(ctx context.Context) error { return store.CheckSchema(ct
 func (b *backend) close() {
 	b.log.Close()
 	b.pool.Close()
-}
-
-// poolCollector shows what the pool of connections is doing.
-type poolCollector struct {
-	pool                               *pgxpool.Pool
-	max, acquired, idle, waited, total *prometheus.Desc
-}
-
-func newPoolCollector(pool *pgxpool.Pool) *poolCollector {
-	describe := func(name, help string) *prometheus.Desc {
-		return prometheus.NewDesc("postroad_database_connections_"+name, help, nil, nil)
-	}
-	return &poolCollector{
-		pool:     pool,
-		max:      describe("max", "Most connections the pool opens."),
-		acquired: describe("acquired", "Connections in use."),
-		idle:     describe("idle", "Connections open and not in use."),
-		total:    describe("acquired_total", "Connections handed out so far."),
-		waited:   describe("waited_total", "Connections handed out so far that had to be waited for."),
-	}
-}
-
-// Describe implements prometheus.Collector.
-func (c *poolCollector) Describe(all chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{c.max, c.acquired, c.idle, c.total, c.waited} {
-		all <- d
-	}
-}
-
-// Collect implements prometheus.Collector.
-func (c *poolCollector) Collect(all chan<- prometheus.Metric) {
-	s := c.pool.Stat()
-	all <- prometheus.MustNewConstMetric(c.max, prometheus.GaugeValue, float64(s.MaxConns()))
-	all <- prometheus.MustNewConstMetric(c.acquired, prometheus.GaugeValue, float64(s.AcquiredConns()))
-	all <- prometheus.MustNewConstMetric(c.idle, prometheus.GaugeValue, float64(s.IdleConns()))
-	all <- prometheus.MustNewConstMetric(c.total, prometheus.CounterValue, float64(s.AcquireCount()))
-	all <- prometheus.MustNewConstMetric(c.waited, prometheus.CounterValue, float64(s.EmptyAcquireCount()))
 }
 
 // errForced is why a stop was cut short.

@@ -19,6 +19,8 @@ type devFlags struct {
 	stackConfig
 	dataDir string
 	log     logFlags
+	// attempts says which of them are logged.
+	attempts attemptFlags
 }
 
 func (p *program) devCommand() *cobra.Command {
@@ -35,7 +37,7 @@ POSTROAD_DATA_DIR. The admin token is POSTROAD_ADMIN_TOKEN where that is set at
 the first start, else generated; it is kept in <data-dir>/admin-token.`,
 		Args: cobra.NoArgs,
 		Annotations: map[string]string{envFlags: "data-dir listen temporal-listen ui-listen metrics-listen database-url " +
-			"database-direct-url key-file allow-http-endpoints log-level log-format"},
+			"database-direct-url key-file allow-http-endpoints log-level log-format log-attempts"},
 		RunE: p.action(func(ctx context.Context, _ []string) error { return p.dev(ctx, f) }),
 	}
 	flags := command.Flags()
@@ -49,6 +51,7 @@ the first start, else generated; it is kept in <data-dir>/admin-token.`,
 	flags.StringVar(&f.keyFile, "key-file", "", "the master key's `file` (default <data-dir>/key)")
 	flags.BoolVar(&f.allowHTTPEndpoints, "allow-http-endpoints", false, "deliver to http:// endpoints beyond this machine too")
 	f.log.add(command)
+	f.attempts.add(command)
 	return command
 }
 
@@ -57,7 +60,11 @@ func (p *program) dev(ctx context.Context, f *devFlags) error {
 	if err != nil {
 		return err
 	}
+	if err := f.attempts.validate(); err != nil {
+		return err
+	}
 	cfg := f.stackConfig
+	cfg.logAttempts = f.attempts.log
 	if cfg.dataDir, err = p.path(f.dataDir); err != nil {
 		return err
 	}
@@ -66,6 +73,10 @@ func (p *program) dev(ctx context.Context, f *devFlags) error {
 	}
 	cfg.adminToken, cfg.logger = p.env[config.EnvAdminToken], logger
 	logConfiguration(ctx, logger, cfg.settings()...)
+	if cfg.tracing, err = p.openTracing(ctx, "postroad", logger); err != nil {
+		return err
+	}
+	defer closeTracing(ctx, cfg.tracing, logger)
 	started := time.Now()
 	s, err := startStack(ctx, cfg)
 	if err != nil {

@@ -6,9 +6,8 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
-	"sync/atomic"
 
-	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace"
 	enumspb "go.temporal.io/api/enums/v1"
 	"go.temporal.io/sdk/client"
 
@@ -27,6 +26,8 @@ type driverConfig struct {
 	allowHTTPEndpoints bool
 	allowLoopback      bool
 	allowedPrefixes    []netip.Prefix
+	tracer             trace.Tracer // nil: nothing is traced
+	logAttempts        string
 	logger             *slog.Logger
 }
 
@@ -43,6 +44,7 @@ func startDriver(ctx context.Context, cfg driverConfig) (*driver, error) {
 		Log: cfg.backend.log, Store: cfg.backend.store, DirectURL: cfg.backend.directURL,
 		SearchAttributes: cfg.searchAttributes, Slots: cfg.slots, AllowHTTPEndpoints: cfg.allowHTTPEndpoints,
 		AllowLoopback: cfg.allowLoopback, AllowedPrefixes: cfg.allowedPrefixes, Version: version(), Logger: cfg.logger,
+		Tracer: cfg.tracer, LogAttempts: cfg.logAttempts,
 	})
 	var err error
 	d.worker, err = worker.New(worker.Config{
@@ -57,8 +59,8 @@ func startDriver(ctx context.Context, cfg driverConfig) (*driver, error) {
 		d.deliveries.Close()
 		return nil, err
 	}
-	registerWaker(cfg.backend.registry, d.worker.Waker().Counters())
-	d.registerDeliveries(cfg.backend.registry)
+	registerWaker(cfg.backend.registry, d.worker.Waker())
+	registerDeliveries(cfg.backend.registry, d.deliveries)
 	return d, nil
 }
 
@@ -89,50 +91,4 @@ func (d *driver) ready(ctx context.Context) error {
 		return errors.New("nobody polls the task queue " + contract.TaskQueue)
 	}
 	return nil
-}
-
-// registerWaker shows the waker's counters as metrics.
-func registerWaker(registry *prometheus.Registry, counters *worker.Counters) {
-	gauge := func(name, help string, value *atomic.Int64) {
-		registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "postroad_waker_" + name, Help: help},
-			func() float64 { return float64(value.Load()) }))
-	}
-	counter := func(name, help string, value *atomic.Int64) {
-		registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "postroad_waker_" + name, Help: help},
-			func() float64 { return float64(value.Load()) }))
-	}
-	gauge("active", "1 while this process's waker is the active one.", &counters.Active)
-	gauge("parked", "Parked subscribers known at the last reload.", &counters.Parked)
-	counter("match_attempts_total", "Parked subscribers tried with a new event: those that its index does not rule out.", &counters.MatchAttempts)
-	counter("statements_total", "Queries about single parked subscribers or feeds.", &counters.Statements)
-	counter("pages_total", "Reads of new events, each for all parked subscribers of a feed.", &counters.Pages)
-	counter("sent_total", "Wakes sent for the first time.", &counters.Sent)
-	counter("resent_total", "Wakes sent again.", &counters.Resent)
-	counter("failed_total", "Wakes that could not be sent.", &counters.Failed)
-	counter("moved_total", "Cursors of parked subscribers moved past what they do not match.", &counters.Moved)
-	counter("swept_total", "Wakes for subscribers that nobody had looked at.", &counters.Swept)
-}
-
-// registerDeliveries shows what the deliveries count as metrics.
-func (d *driver) registerDeliveries(registry *prometheus.Registry) {
-	c := d.deliveries.Counters()
-	for class, value := range map[string]*atomic.Int64{
-		"success": &c.Succeeded, "gone": &c.Gone, "asked": &c.Asked,
-		"endpoint": &c.EndpointFailed, "record": &c.RecordRefused, "canceled": &c.Canceled,
-	} {
-		registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{
-			Name: "postroad_requests_total", Help: "Requests to consumers, by the class of the answer.",
-			ConstLabels: prometheus.Labels{"class": class},
-		}, func() float64 { return float64(value.Load()) }))
-	}
-	registry.MustRegister(
-		prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "postroad_events_settled_total", Help: "Events that a subscriber's endpoint took."},
-			func() float64 { return float64(c.Settled.Load()) }),
-		prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "postroad_fenced_total", Help: "Runs that lost their lease to another."},
-			func() float64 { return float64(c.Fenced.Load()) }),
-		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "postroad_runs", Help: "Subscribers whose lease this process holds."},
-			func() float64 { return float64(d.deliveries.Runs()) }),
-		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "postroad_attempts_queued", Help: "Attempts that are not written yet."},
-			func() float64 { return float64(d.deliveries.QueuedAttempts()) }),
-	)
 }

@@ -8,12 +8,16 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"postroad/api"
+	"postroad/internal/tracing"
+	"postroad/worker"
 )
 
 // requestsMax is how long requests to our own HTTP servers may go on once they
@@ -26,6 +30,35 @@ type logFlags struct{ level, format string }
 func (l *logFlags) add(command *cobra.Command) {
 	command.Flags().StringVar(&l.level, "log-level", "info", "debug, `info`, warn or error")
 	command.Flags().StringVar(&l.format, "log-format", "text", "`text` or json")
+}
+
+// attemptFlags say which attempts have a line in the log.
+type attemptFlags struct{ log string }
+
+func (a *attemptFlags) add(command *cobra.Command) {
+	command.Flags().StringVar(&a.log, "log-attempts", "failures", "which attempts have a line in the log: all, `failures` or none")
+}
+
+func (a *attemptFlags) validate() error {
+	if !slices.Contains(worker.LogAttempts, a.log) {
+		return usagef("--log-attempts %q is none of %s", a.log, strings.Join(worker.LogAttempts, ", "))
+	}
+	return nil
+}
+
+// openTracing sets traces up, as OpenTelemetry's variables say.
+func (p *program) openTracing(ctx context.Context, service string, logger *slog.Logger) (tracing.Tracing, error) {
+	t, err := tracing.Open(ctx, tracing.Config{Env: p.env, Service: service, Version: version(), Logger: logger})
+	if err != nil {
+		return t, usageError{err}
+	}
+	return t, nil
+}
+
+func closeTracing(ctx context.Context, t tracing.Tracing, logger *slog.Logger) {
+	if err := t.Close(ctx); err != nil {
+		logger.Warn("last traces not sent", "error", err)
+	}
 }
 
 func (l *logFlags) logger(w io.Writer) (*slog.Logger, error) {

@@ -176,6 +176,12 @@ func (p *program) api(ctx context.Context, f *serverFlags, uiURL, tokenFile stri
 		return err
 	}
 	defer b.close()
+	traces, err := p.openTracing(ctx, "postroad-api", logger)
+	if err != nil {
+		return err
+	}
+	defer closeTracing(ctx, traces, logger)
+	options.MetricsHandler = newTemporalMetrics(b.registry)
 	// Lazy: a Temporal that is away must not keep the API from starting.
 	temporal, err := client.NewLazyClient(options)
 	if err != nil {
@@ -185,7 +191,7 @@ func (p *program) api(ctx context.Context, f *serverFlags, uiURL, tokenFile stri
 	server, err := api.New(api.Config{ //nolint:contextcheck // it lives until Close, not until a start is over
 		Store: b.store, Log: b.log, Waker: api.TemporalWaker{Client: temporal}, AdminToken: token, Version: version(),
 		AllowHTTPEndpoints: f.allowHTTPEndpoints, AllowLoopback: f.allowLoopback, AllowedPrefixes: networks,
-		TemporalUIURL: uiURL, TemporalNamespace: options.Namespace, Registry: b.registry, Logger: logger,
+		TemporalUIURL: uiURL, TemporalNamespace: options.Namespace, Registry: b.registry, Logger: logger, Tracer: traces.Tracer(),
 		Ready: map[string]func(context.Context) error{"database": b.ready},
 	})
 	if err != nil {
@@ -206,23 +212,25 @@ func (p *program) workerCommand() *cobra.Command {
 	f := &serverFlags{}
 	var slots int
 	var adopt bool
+	var attempts attemptFlags
 	command := &cobra.Command{
 		Use:   "worker",
 		Short: "Run a worker against a PostgreSQL and a Temporal of your own",
 		Long: "Run a worker: it delivers. Several may run; each subscriber is delivered to by one of them.\n" +
 			"It serves /healthz and /readyz." + temporalHelp,
 		Args:        cobra.NoArgs,
-		Annotations: map[string]string{envFlags: serverEnv + " slots"},
-		RunE:        p.action(func(ctx context.Context, _ []string) error { return p.worker(ctx, f, slots, adopt) }),
+		Annotations: map[string]string{envFlags: serverEnv + " slots log-attempts"},
+		RunE:        p.action(func(ctx context.Context, _ []string) error { return p.worker(ctx, f, attempts, slots, adopt) }),
 	}
 	f.add(command.Flags(), "127.0.0.1:8081", "127.0.0.1:9465")
 	command.Flags().IntVar(&slots, "slots", 0, "the most `subscribers` delivered to at once (default: what memory allows, up to 10,000)")
+	attempts.add(command)
 	command.Flags().BoolVar(&adopt, "adopt-cluster", false, "let this Temporal cluster and namespace drive the database, whichever did before")
 	f.log.add(command)
 	return command
 }
 
-func (p *program) worker(ctx context.Context, f *serverFlags, slots int, adopt bool) error {
+func (p *program) worker(ctx context.Context, f *serverFlags, attempts attemptFlags, slots int, adopt bool) error {
 	logger, err := f.log.logger(p.stderr)
 	if err != nil {
 		return err
@@ -234,11 +242,14 @@ func (p *program) worker(ctx context.Context, f *serverFlags, slots int, adopt b
 	if err := f.validate(); err != nil {
 		return err
 	}
+	if err := attempts.validate(); err != nil {
+		return err
+	}
 	options, err := p.temporalOptions(logger)
 	if err != nil {
 		return err
 	}
-	logConfiguration(ctx, logger, append(f.settings(options), slog.Int("slots", slots), slog.Bool("adopt_cluster", adopt))...)
+	logConfiguration(ctx, logger, append(f.settings(options), slog.Int("slots", slots), slog.Bool("adopt_cluster", adopt), slog.String("log_attempts", attempts.log))...)
 	servers, err := listenBoth(ctx, "health checks", f)
 	if err != nil {
 		return err
@@ -248,6 +259,13 @@ func (p *program) worker(ctx context.Context, f *serverFlags, slots int, adopt b
 	if err != nil {
 		return err
 	}
+	traces, err := p.openTracing(ctx, "postroad-worker", logger)
+	if err != nil {
+		b.close()
+		return err
+	}
+	defer closeTracing(ctx, traces, logger)
+	options.MetricsHandler = newTemporalMetrics(b.registry)
 	temporal, err := dialTemporal(ctx, options, logger)
 	if err != nil {
 		b.close()
@@ -258,6 +276,7 @@ func (p *program) worker(ctx context.Context, f *serverFlags, slots int, adopt b
 		backend: b, temporal: temporal, namespace: options.Namespace, adoptCluster: adopt,
 		searchAttributes: registerSearchAttributes(ctx, temporal, options.Namespace, logger), slots: slots,
 		allowHTTPEndpoints: f.allowHTTPEndpoints, allowLoopback: f.allowLoopback, allowedPrefixes: networks, logger: logger,
+		tracer: traces.Tracer(), logAttempts: attempts.log,
 	})
 	if err != nil {
 		b.close()

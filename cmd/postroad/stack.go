@@ -16,6 +16,7 @@ import (
 	"postroad/contract"
 	"postroad/embedded"
 	"postroad/internal/config"
+	"postroad/internal/tracing"
 	"postroad/store"
 )
 
@@ -33,8 +34,10 @@ type stackConfig struct {
 	databaseURL, directURL, keyFile                 string
 	allowHTTPEndpoints                              bool
 	// adminToken is used at the first start of a data directory.
-	adminToken string
-	logger     *slog.Logger
+	adminToken  string
+	tracing     tracing.Tracing
+	logAttempts string
+	logger      *slog.Logger
 }
 
 // stack is the whole of Postroad in one process.
@@ -121,6 +124,7 @@ func (s *stack) startServices(ctx context.Context) error {
 	var err error
 	s.temporal, err = client.DialContext(ctx, client.Options{
 		HostPort: s.embedded.TemporalAddress, Namespace: s.embedded.Namespace, Logger: sdkLogger(s.cfg.logger),
+		MetricsHandler: newTemporalMetrics(s.backend.registry),
 	})
 	if err != nil {
 		return fmt.Errorf("connect to Temporal: %w", err)
@@ -128,6 +132,7 @@ func (s *stack) startServices(ctx context.Context) error {
 	s.driver, err = startDriver(ctx, driverConfig{
 		backend: s.backend, temporal: s.temporal, namespace: s.embedded.Namespace, searchAttributes: true,
 		allowHTTPEndpoints: s.cfg.allowHTTPEndpoints, allowLoopback: true, logger: s.cfg.logger,
+		tracer: s.cfg.tracing.Tracer(), logAttempts: s.cfg.logAttempts,
 	})
 	if err != nil {
 		return err
@@ -135,7 +140,7 @@ func (s *stack) startServices(ctx context.Context) error {
 	s.api, err = api.New(api.Config{ //nolint:contextcheck // it lives until Close, not until a start is over
 		Store: s.backend.store, Log: s.backend.log, Waker: api.TemporalWaker{Client: s.temporal}, AdminToken: s.token, Version: version(),
 		AllowHTTPEndpoints: s.cfg.allowHTTPEndpoints, AllowLoopback: true, TemporalUIURL: s.embedded.UIURL, TemporalNamespace: s.embedded.Namespace,
-		Registry: s.backend.registry, Logger: s.cfg.logger,
+		Registry: s.backend.registry, Logger: s.cfg.logger, Tracer: s.cfg.tracing.Tracer(),
 		Ready: map[string]func(context.Context) error{
 			"database": s.backend.ready, "temporal": temporalReady(s.temporal), "worker": s.driver.ready,
 		},
