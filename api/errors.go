@@ -90,8 +90,8 @@ func logProblem(err error) *Problem {
 		return unavailable()
 	case errors.Is(err, eventlog.ErrFeedInUse):
 		return &Problem{Code: CodeInUse, Detail: "Subscribers follow this feed: delete them first."}
-	case errors.Is(err, eventlog.ErrDefaultFeed):
-		return &Problem{Code: CodeProtected, Detail: "The feed default is never deleted."}
+	case errors.Is(err, eventlog.ErrProtectedFeed):
+		return &Problem{Code: CodeProtected, Detail: "The feeds default and _system are never deleted."}
 	case errors.Is(err, eventlog.ErrExists):
 		return atPointer(CodeExists, "/name", "names a feed that exists")
 	case errors.Is(err, eventlog.ErrFeedChanged):

@@ -15,8 +15,9 @@ var (
 	ErrExists = errors.New("feed exists")
 	// ErrFeedInUse says that subscribers follow the feed.
 	ErrFeedInUse = errors.New("feed has subscribers")
-	// ErrDefaultFeed says that the feed "default" cannot be deleted.
-	ErrDefaultFeed = errors.New("the default feed cannot be deleted")
+	// ErrProtectedFeed says that the feeds "default" and "_system" cannot be
+	// deleted.
+	ErrProtectedFeed = errors.New("this feed cannot be deleted")
 	// ErrVersionMismatch says that the feed is no longer at the version named.
 	ErrVersionMismatch = errors.New("feed version does not match")
 	// ErrFeedChanged says that the feed was deleted and made again with other

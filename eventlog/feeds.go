@@ -15,6 +15,9 @@ import (
 // DefaultFeed is the name of the feed that always exists.
 const DefaultFeed = "default"
 
+// SystemFeed is event.SystemFeed; it always exists too.
+const SystemFeed = event.SystemFeed
+
 // Who numbers the events of a feed.
 const (
 	SequencesAssigned = "assigned" // the log, from 1 without gaps
@@ -173,11 +176,11 @@ func (l *Log) UpdateFeed(ctx context.Context, name string, patch FeedPatch) (Fee
 }
 
 // DeleteFeed removes a feed that no subscriber follows: its events are hidden
-// at once and removed by ReapDeleted. Errors: ErrNotFound, ErrDefaultFeed,
+// at once and removed by ReapDeleted. Errors: ErrNotFound, ErrProtectedFeed,
 // ErrFeedInUse.
 func (l *Log) DeleteFeed(ctx context.Context, name string) error {
-	if name == DefaultFeed {
-		return ErrDefaultFeed
+	if name == DefaultFeed || name == SystemFeed {
+		return ErrProtectedFeed
 	}
 	err := pgx.BeginTxFunc(ctx, l.pool, pgx.TxOptions{IsoLevel: pgx.ReadCommitted}, func(tx pgx.Tx) error {
 		return deleteFeed(ctx, tx, name)

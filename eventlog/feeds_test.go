@@ -80,7 +80,7 @@ func TestFeeds(t *testing.T) {
 func TestDeleteFeed(t *testing.T) {
 	t.Parallel()
 	b := setup(t, eventlog.Config{})
-	if err := b.log.DeleteFeed(t.Context(), "default"); !errors.Is(err, eventlog.ErrDefaultFeed) {
+	if err := b.log.DeleteFeed(t.Context(), "default"); !errors.Is(err, eventlog.ErrProtectedFeed) {
 		t.Errorf("default: got %v, want ErrDefaultFeed", err)
 	}
 	if err := b.log.DeleteFeed(t.Context(), "none"); !errors.Is(err, eventlog.ErrNotFound) {

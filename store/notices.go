@@ -67,7 +67,7 @@ func (s *Store) Notices(ctx context.Context, limit int) (Notices, error) {
 		}
 		e.IdempotencyKey = fmt.Sprintf("notice/%d", id)
 		e.OccurredAt = at.UTC().Format(time.RFC3339Nano)
-		e.Data, err = noticeData(e.ResourceName, data, at.UTC())
+		e.Data, err = noticeData(&e, data, at.UTC())
 		n.IDs, n.Events = append(n.IDs, id), append(n.Events, e)
 		return struct{}{}, err
 	}, `SELECT id, at, type, resource_name, resource_key, data FROM notices ORDER BY id LIMIT $1`, limit)
@@ -77,22 +77,26 @@ func (s *Store) Notices(ctx context.Context, limit int) (Notices, error) {
 // subscriberNotice is the data of a notice about a subscriber; its members mean
 // what those of Status do.
 type subscriberNotice struct {
-	Subscriber string   `json:"subscriber"`
-	Feed       string   `json:"feed"`
-	State      string   `json:"state"`
-	Reason     string   `json:"reason"`
+	// Type is the event's, Text one sentence with all of it: some receivers are
+	// sent the data alone.
+	Type       string    `json:"type"`
+	Text       string    `json:"text"`
+	At         time.Time `json:"at"`
+	Subscriber string    `json:"subscriber"`
+	Feed       string    `json:"feed"`
+	State      string    `json:"state"`
+	Reason     string    `json:"reason"`
+	// From is what a subscriber recovered from: retrying, halted, disabled, behind.
 	From       string   `json:"from,omitempty"`
 	Cursor     int64    `json:"cursor"`
 	Head       int64    `json:"head"`
 	LagEvents  int64    `json:"lagEvents"`
 	LagSeconds *float64 `json:"lagSeconds,omitempty"`
-	// At is the event's occurredAt.
-	At time.Time `json:"at"`
 }
 
 // noticeData makes an event's data of what was noted.
-func noticeData(resource string, noted []byte, at time.Time) (json.RawMessage, error) {
-	if resource != resourceSubscriber {
+func noticeData(e *event.Event, noted []byte, at time.Time) (json.RawMessage, error) {
+	if e.ResourceName != resourceSubscriber {
 		return noted, nil
 	}
 	var n struct {
@@ -107,10 +111,23 @@ func noticeData(resource string, noted []byte, at time.Time) (json.RawMessage, e
 	n.Run.Now = at
 	status := Status{Head: n.Head}
 	status.fill(&n.Run, nil)
-	return json.Marshal(subscriberNotice{
-		Subscriber: n.Run.ID, Feed: n.Feed, State: status.State, Reason: status.Reason, From: n.From,
-		Cursor: n.Run.Cursor, Head: n.Head, LagEvents: status.LagEvents, LagSeconds: n.LagSeconds, At: at,
-	})
+	d := subscriberNotice{
+		Type: e.EventType, At: at, Subscriber: n.Run.ID, Feed: n.Feed, State: status.State, Reason: status.Reason, From: n.From,
+		Cursor: n.Run.Cursor, Head: n.Head, LagEvents: status.LagEvents, LagSeconds: n.LagSeconds,
+	}
+	d.Text = fmt.Sprintf("subscriber %s on feed %s", d.Subscriber, d.Feed)
+	switch e.EventType {
+	case NoticeRetrying:
+		d.Text += " is failing: "
+	case NoticeBehind:
+		d.Text += " is behind: "
+	case NoticeRecovered:
+		d.Text += " has recovered: "
+	default: // the reason says it
+		d.Text += " is "
+	}
+	d.Text += d.Reason
+	return json.Marshal(d)
 }
 
 // DropNotices removes notices that were told.
@@ -191,7 +208,8 @@ func (s *Store) TellLasting(ctx context.Context, kind string, there []Lasting, a
 	}
 	_, err := s.pool.Exec(ctx, `
 		WITH there AS (
-		    SELECT * FROM unnest($2::text[], $3::text[], $4::text[], $5::json[]) AS l (key, resource_name, resource_key, data)
+		    SELECT * FROM unnest($2::text[], $3::text[], $4::text[], $5::json[])
+		        WITH ORDINALITY AS l (key, resource_name, resource_key, data, place)
 		), gone AS (
 		    DELETE FROM told WHERE type = $1 AND at < clock_timestamp() - $7::interval AND NOT key = ANY($2)
 		), fresh AS (
@@ -200,7 +218,7 @@ func (s *Store) TellLasting(ctx context.Context, kind string, there []Lasting, a
 		    RETURNING key
 		)
 		INSERT INTO notices (type, resource_name, resource_key, data)
-		SELECT $1, l.resource_name, l.resource_key, l.data FROM fresh JOIN there l USING (key)`,
+		SELECT $1, l.resource_name, l.resource_key, l.data FROM fresh JOIN there l USING (key) ORDER BY l.place`,
 		kind, keys, names, resources, data, again, forget)
 	if err != nil {
 		return fmt.Errorf("note %s: %w", kind, err)

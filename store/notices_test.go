@@ -225,7 +225,9 @@ func TestWatchLag(t *testing.T) {
 		t.Helper()
 		b.watch()
 		b.watch()
-		if diff := cmp.Diff(want, b.notices()); diff != "" {
+		got := b.notices()
+		slices.Sort(got)
+		if diff := cmp.Diff(want, got); diff != "" {
 			t.Error(diff)
 		}
 		b.exec(`DELETE FROM notices`)

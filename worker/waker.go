@@ -38,6 +38,8 @@ type WakerConfig struct {
 	// Overview is how often it is looked at how all subscribers fare. Default
 	// 15 s.
 	Overview time.Duration
+	// Announce says how people are told.
+	Announce AnnounceConfig
 	// AttemptsDays is how many whole days attempts are kept. Default 7.
 	AttemptsDays int
 	// WakeAgain is the time before a wake is repeated; it doubles up to
@@ -93,6 +95,7 @@ func (c WakerConfig) WithDefaults() WakerConfig {
 	setDefault(&c.LockPoll, 2*time.Second)
 	setDefault(&c.LockTimeout, 10*time.Second)
 	setDefault(&c.BatchMax, 1_000)
+	c.Announce = c.Announce.withDefaults()
 	return c
 }
 
@@ -124,6 +127,8 @@ type Counters struct {
 	Moved, Swept, Purged atomic.Int64
 	// Removed counts events that were removed from the log.
 	Removed atomic.Int64
+	// Announced counts notices that were put into the feed _system.
+	Announced atomic.Int64
 }
 
 // Waker tells the workflows of parked subscribers that there is something for
@@ -196,6 +201,7 @@ func (w *Waker) act(ctx context.Context) {
 		w.logger.Info("waker no longer active")
 	}()
 	loops := []func(context.Context){t.sender.run, t.listen, t.takeRows, t.takeHeads, t.reloadLoop, t.moveLoop, t.sweepLoop, t.housekeepingLoop, t.retentionLoop, t.overviewLoop}
+	loops = append(loops, t.announceLoop, t.lagLoop, t.lastingLoop)
 	for range w.config.Matchers {
 		loops = append(loops, t.matchLoop)
 	}
