@@ -250,7 +250,7 @@ func ceilMillis(d time.Duration) int64 {
 
 // heartbeat tells Temporal that Deliver lives, from a goroutine of its own: a
 // heartbeat may block for long while Temporal is away. It returns when the first
-// one was answered, or has blocked for a while. A task that lay unread in a
+// one was answered, or has blocked for a while, or a drain began. A task that lay unread in a
 // process that stood still is over, and its subscriber in other hands: Temporal
 // refuses its heartbeat, which cancels ctx before the lease is taken from them.
 func (a *Activities) heartbeat(ctx context.Context) (stop func()) {
@@ -277,6 +277,8 @@ func (a *Activities) heartbeat(ctx context.Context) (stop func()) {
 	select {
 	case <-first:
 	case <-time.After(a.cfg.HeartbeatEvery):
+	case <-a.draining:
+	case <-ctx.Done():
 	}
 	return func() { close(done) }
 }

@@ -185,6 +185,11 @@ var runMutants = []Mutant{
 		Test: "activities.TestDrain/without PostgreSQL",
 	},
 	{
+		Rule: "A drain is bounded", File: "activities/deliver.go",
+		Old: "\tcase <-a.draining:\n\tcase <-ctx.Done():\n\t}\n\treturn func", New: "\t}\n\treturn func",
+		Test: "activities.TestDrainBeforeTheFirstHeartbeat",
+	},
+	{
 		Rule: "Every return gives the lease back", File: "activities/rest.go",
 		Old: "c.Release, c.InFlight = true, 0", New: "c.InFlight = 0",
 		Test: "activities.TestBudget/used up",
