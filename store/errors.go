@@ -56,6 +56,9 @@ func (e *ImmutableError) Error() string {
 const (
 	sqlstateCheckViolation = "23514"
 	sqlstateUndefinedTable = "42P01"
+
+	sqlstateDeadlock         = "40P01"
+	sqlstateLockNotAvailable = "55P03" // also where lock_timeout has passed
 )
 
 // hasCode reports whether err is PostgreSQL's error of that SQLSTATE.

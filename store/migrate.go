@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/pressly/goose/v3"
@@ -19,6 +21,15 @@ var migrationFiles embed.FS
 // migrationLockWaitSeconds is how long Migrate waits for another process that
 // migrates the same database.
 const migrationLockWaitSeconds = 300
+
+const (
+	// A statement that changes a table waits behind whoever reads it, and every
+	// append behind the statement: so it gives up soon, and comes again later.
+	migrationLockTimeout = "2s"
+	migrationRetryDelay  = 2 * time.Second
+	// migrationRetryFor is how long Migrate comes again.
+	migrationRetryFor = 5 * time.Minute
+)
 
 // SchemaError says that the schema is older than this binary.
 type SchemaError struct {
@@ -34,13 +45,31 @@ func (e *SchemaError) Error() string {
 
 // Migrate brings the schema of the database at url to the version this binary
 // works with, and leaves a newer one alone. Several processes may call it at
-// once: they take turns.
-func Migrate(ctx context.Context, url string) (err error) {
+// once: they take turns. Processes of the release before go on meanwhile, and are
+// held up for a moment at most.
+func Migrate(ctx context.Context, url string) error {
+	for began := time.Now(); ; {
+		err := migrate(ctx, url)
+		if !hasCode(err, sqlstateLockNotAvailable) && !hasCode(err, sqlstateDeadlock) || time.Since(began) > migrationRetryFor {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return errors.Join(err, ctx.Err())
+		case <-time.After(migrationRetryDelay):
+		}
+	}
+}
+
+func migrate(ctx context.Context, url string) (err error) {
 	cfg, err := pgxpool.ParseConfig(url)
 	if err != nil {
 		return fmt.Errorf("read database URL: %w", err)
 	}
-	db := stdlib.OpenDB(*cfg.ConnConfig)
+	db := stdlib.OpenDB(*cfg.ConnConfig, stdlib.OptionAfterConnect(func(ctx context.Context, conn *pgx.Conn) error {
+		_, err := conn.Exec(ctx, `SET lock_timeout = '`+migrationLockTimeout+`'`)
+		return err
+	}))
 	defer func() { err = errors.Join(err, db.Close()) }()
 	files, err := fs.Sub(migrationFiles, "migrations")
 	if err != nil {

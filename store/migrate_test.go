@@ -3,9 +3,13 @@ package store_test
 import (
 	"context"
 	"errors"
+	"os"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/jackc/pgx/v5/stdlib"
+	"github.com/pressly/goose/v3"
 	"golang.org/x/sync/errgroup"
 
 	"postroad/internal/testkit"
@@ -33,6 +37,40 @@ func TestMigrate(t *testing.T) {
 		}
 		check(t, store.Migrate(t.Context(), url+separator+"pool_max_conns=3"))
 	})
+}
+
+// TestMigrateBehindAReader: a migration that has to wait for somebody who reads
+// for long holds up no append of the release that goes on meanwhile.
+func TestMigrateBehindAReader(t *testing.T) {
+	t.Parallel()
+	b := &bundle{t: t, url: testkit.Database(t, nil)}
+	b.pool = openPool(t, b.url)
+	db := stdlib.OpenDBFromPool(b.pool)
+	defer db.Close()
+	older, err := goose.NewProvider(goose.DialectPostgres, db, os.DirFS("migrations"))
+	check(t, err)
+	_, err = older.UpTo(t.Context(), 3)
+	check(t, err)
+	reading, err := b.pool.Begin(t.Context())
+	check(t, err)
+	defer func() { _ = reading.Rollback(context.Background()) }()
+	_, err = reading.Exec(t.Context(), `SELECT count(*) FROM events`)
+	check(t, err)
+
+	migrated := make(chan error, 1)
+	go func() { migrated <- store.Migrate(t.Context(), b.url) }()
+	b.awaitLockWaiters(1)
+	appending, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	_, err = b.pool.Exec(appending, `INSERT INTO events (feed_id, sequence, recorded_at, resource_name, resource_key)
+		VALUES (1, 1, clock_timestamp(), 'Property', '1')`)
+	if err != nil {
+		t.Errorf("append beside a migration: %v", err)
+	}
+	b.awaitLockWaiters(1) // it comes again
+	check(t, reading.Commit(t.Context()))
+	check(t, <-migrated)
+	check(t, store.CheckSchema(t.Context(), b.pool))
 }
 
 func TestCheckSchema(t *testing.T) {

@@ -33,9 +33,12 @@ ALTER TABLE runs
 
 -- The events of one record. Every event pays for this index when it is stored,
 -- so it is as small as it can be: one number, equal ones kept together. One left
--- over by a build that stopped is invalid.
+-- over by a build that stopped is invalid. It waits for those who use the table
+-- without holding up anybody, so as long as it takes.
+SET lock_timeout = 0;
 DROP INDEX CONCURRENTLY IF EXISTS events_record;
 CREATE INDEX CONCURRENTLY events_record ON events (hashtextextended(resource_key, feed_id));
+SET lock_timeout = '2s';
 
 -- record_sequences returns the numbers of a record's events, in no order. The
 -- feed is no condition that an index knows: the hash is the better one, whatever
