@@ -5,12 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"postroad/eventlog"
+	"postroad/internal/config"
 	"postroad/store"
 )
 
@@ -48,6 +50,10 @@ func openBackend(ctx context.Context, cfg backendConfig) (b *backend, err error)
 	if err != nil {
 		return nil, err
 	}
+	err = awaitDatabase(ctx, cfg, func(ctx context.Context) error { return checkPoolers(ctx, cfg, poolConfig) })
+	if err != nil {
+		return nil, err
+	}
 	if b.pool, err = pgxpool.NewWithConfig(context.WithoutCancel(ctx), poolConfig); err != nil {
 		return nil, fmt.Errorf("open database: %w", err)
 	}
@@ -57,9 +63,6 @@ func openBackend(ctx context.Context, cfg backendConfig) (b *backend, err error)
 			pool.Close()
 		}
 	}()
-	if err := awaitDatabase(ctx, b.pool, cfg); err != nil {
-		return nil, err
-	}
 	if err := store.CheckSchema(ctx, b.pool); err != nil {
 		return nil, err
 	}
@@ -76,14 +79,43 @@ func openBackend(ctx context.Context, cfg backendConfig) (b *backend, err error)
 	return b, nil
 }
 
+// checkPoolers refuses a way to PostgreSQL that loses what sessions listen to and
+// lock, and makes the pool fit for one that may.
+func checkPoolers(ctx context.Context, cfg backendConfig, pool *pgxpool.Config) error {
+	pooled, err := store.TransactionPooler(ctx, cfg.databaseURL)
+	if err != nil || !pooled {
+		return err
+	}
+	if cfg.directURL == "" || cfg.directURL == cfg.databaseURL {
+		return usagef("--database-url: %w: give one past it, too, as --database-direct-url (or %s)",
+			store.ErrTransactionPooler, config.FlagVariable("database-direct-url"))
+	}
+	if pooled, err = store.TransactionPooler(ctx, cfg.directURL); err != nil {
+		return err
+	}
+	if pooled {
+		return usagef("--database-direct-url: %w: give one past it", store.ErrTransactionPooler)
+	}
+	advised, err := store.CheckPooled(ctx, cfg.directURL)
+	if err != nil {
+		return err
+	}
+	if advised != nil {
+		cfg.logger.Warn("the pooler keeps us from making settings for each session: plans may be slow without them",
+			"run", strings.Join(advised.Statements(), "; "))
+	}
+	store.ThroughPooler(pool)
+	return nil
+}
+
 // awaitDatabase lets a database start beside us.
-func awaitDatabase(ctx context.Context, pool *pgxpool.Pool, cfg backendConfig) error {
+func awaitDatabase(ctx context.Context, cfg backendConfig, try func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(ctx, cfg.connectMax)
 	defer cancel()
 	for pause, told := 100*time.Millisecond, false; ; pause = min(2*pause, 2*time.Second) {
-		err := pool.Ping(ctx)
+		err := try(ctx)
 		if err == nil || !store.Unavailable(err) {
-			return wrapConnect(err)
+			return err
 		}
 		if !told {
 			cfg.logger.Warn("waiting for the database", "error", err)
@@ -94,16 +126,9 @@ func awaitDatabase(ctx context.Context, pool *pgxpool.Pool, cfg backendConfig) e
 		case <-timer.C:
 		case <-ctx.Done():
 			timer.Stop()
-			return wrapConnect(err)
+			return unavailableError{err}
 		}
 	}
-}
-
-func wrapConnect(err error) error {
-	if err != nil {
-		return unavailableError{fmt.Errorf("connect to the database: %w", err)}
-	}
-	return nil
 }
 
 // ready says whether the database can be used.

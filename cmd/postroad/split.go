@@ -401,7 +401,7 @@ func (p *program) migrateCommand() *cobra.Command {
 			if databaseURL == "" {
 				return usagef("--database-url is required (or %s)", config.FlagVariable("database-url"))
 			}
-			if err := store.Migrate(ctx, databaseURL); err != nil {
+			if err := migrate(ctx, databaseURL); err != nil {
 				if store.Unavailable(err) {
 					err = unavailableError{err}
 				}
@@ -412,4 +412,16 @@ func (p *program) migrateCommand() *cobra.Command {
 	}
 	command.Flags().StringVar(&databaseURL, "database-url", "", "PostgreSQL, as a `URL`, past any pooler")
 	return command
+}
+
+// migrate migrates, one process at a time: the lock is a session's.
+func migrate(ctx context.Context, databaseURL string) error {
+	pooled, err := store.TransactionPooler(ctx, databaseURL)
+	if err != nil {
+		return err
+	}
+	if pooled {
+		return usagef("--database-url: %w: give one past it", store.ErrTransactionPooler)
+	}
+	return store.Migrate(ctx, databaseURL)
 }
