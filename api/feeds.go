@@ -182,6 +182,9 @@ func feedPatch(text []byte, feed eventlog.Feed) (eventlog.FeedPatch, error) {
 	patch := eventlog.FeedPatch{}
 	if input.Description.set && input.Description.value != feed.Description {
 		patch.Description = &input.Description.value
+		if feed.Name == event.SystemFeed {
+			faults.Add("/description", "cannot be changed: the feed is Postroad's own")
+		}
 	}
 	if input.Retention.set {
 		if err := input.Retention.value.change(feed.Retention, &patch); err != nil {

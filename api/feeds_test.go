@@ -97,7 +97,7 @@ func TestFeeds_pages(t *testing.T) {
 		}
 		token = "&pageToken=" + part.NextPageToken
 	}
-	if diff := cmp.Diff([]string{"default", "f0", "f1", "f2", "f3"}, names); diff != "" {
+	if diff := cmp.Diff([]string{"_system", "default", "f0", "f1", "f2", "f3"}, names); diff != "" {
 		t.Error(diff)
 	}
 }

@@ -43,6 +43,12 @@ func (p *publication) take(c *gin.Context) error {
 	if p.name, err = feedName(c); err != nil {
 		return err
 	}
+	if p.name == event.SystemFeed {
+		return &Problem{
+			Code: CodeMethodNotAllowed, Header: map[string]string{"Allow": http.MethodGet},
+			Detail: "Only Postroad itself publishes to the feed " + event.SystemFeed + ".",
+		}
+	}
 	if p.key, err = idempotencyKey(c.Request); err != nil {
 		return err
 	}

@@ -41,6 +41,8 @@ func TestValidateAccepts(t *testing.T) {
 	for reason, change := range map[string]func(*event.Subscriber){
 		"the defaults":              func(*event.Subscriber) {},
 		"the longest id":            func(s *event.Subscriber) { s.ID = "A" + strings.Repeat("_", 31) + strings.Repeat("-", 31) },
+		"the built-in feed":         func(s *event.Subscriber) { s.Feed = "_system" },
+		"the longest alert":         func(s *event.Subscriber) { s.Alert = &event.Alert{LagSeconds: 30 * 86400} },
 		"the longest feed name":     func(s *event.Subscriber) { s.Feed = "0" + strings.Repeat("-", 62) },
 		"a port":                    func(s *event.Subscriber) { s.Endpoint.URL = "https://acme.example:8443/" },
 		"an IPv6 host":              func(s *event.Subscriber) { s.Endpoint.URL = "https://[2001:db8::1]:8443/" },
@@ -182,6 +184,9 @@ func TestValidateRefuses(t *testing.T) {
 		"a step of 0":                  {"/retry/schedule/1", func(s *event.Subscriber) { s.Retry.Schedule = []event.Duration{event.Day, 0} }},
 		"a step over 24 h":             {"/retry/schedule/0", func(s *event.Subscriber) { s.Retry.Schedule = []event.Duration{event.Day + 1} }},
 		"giveUpAfter under 1 s":        {"/retry/giveUpAfter", func(s *event.Subscriber) { s.Retry.GiveUpAfter = 1 }},
+		"an alert at 0 s":              {"/alert/lagSeconds", func(s *event.Subscriber) { s.Alert = &event.Alert{} }},
+		"an alert after 30 d":          {"/alert/lagSeconds", func(s *event.Subscriber) { s.Alert = &event.Alert{LagSeconds: 30*86400 + 1} }},
+		"an alert on _system":          {"/alert", func(s *event.Subscriber) { s.Feed, s.Alert = "_system", &event.Alert{LagSeconds: 1} }},
 		"maxRetryAfter over 30 d":      {"/retry/maxRetryAfter", func(s *event.Subscriber) { s.Retry.MaxRetryAfter = 31 * event.Day }},
 		"101 attempts":                 {"/retry/eventAttempts", func(s *event.Subscriber) { s.Retry.EventAttempts = 101 }},
 		"a way out of later":           {"/onExhausted", func(s *event.Subscriber) { s.OnExhausted = "skip" }},

@@ -22,7 +22,7 @@ func TestFeeds(t *testing.T) {
 		b.newFeed(name, "")
 	}
 	t.Run("a name is taken once", func(t *testing.T) {
-		for _, name := range []string{"a", "default"} {
+		for _, name := range []string{"a", "default", "_system"} {
 			if _, err := b.log.CreateFeed(t.Context(), eventlog.FeedSpec{Name: name}); !errors.Is(err, eventlog.ErrExists) {
 				t.Errorf("%s: got %v, want ErrExists", name, err)
 			}
@@ -57,7 +57,7 @@ func TestFeeds(t *testing.T) {
 			}
 			after = feeds[len(feeds)-1].Name
 		}
-		if diff := cmp.Diff([]string{"a", "b-feed", "b0", "default", "z"}, names); diff != "" {
+		if diff := cmp.Diff([]string{"_system", "a", "b-feed", "b0", "default", "z"}, names); diff != "" {
 			t.Errorf("names (-want +got):\n%s", diff)
 		}
 	})
@@ -80,8 +80,10 @@ func TestFeeds(t *testing.T) {
 func TestDeleteFeed(t *testing.T) {
 	t.Parallel()
 	b := setup(t, eventlog.Config{})
-	if err := b.log.DeleteFeed(t.Context(), "default"); !errors.Is(err, eventlog.ErrProtectedFeed) {
-		t.Errorf("default: got %v, want ErrDefaultFeed", err)
+	for _, name := range []string{eventlog.DefaultFeed, eventlog.SystemFeed} {
+		if err := b.log.DeleteFeed(t.Context(), name); !errors.Is(err, eventlog.ErrProtectedFeed) {
+			t.Errorf("%s: got %v, want ErrProtectedFeed", name, err)
+		}
 	}
 	if err := b.log.DeleteFeed(t.Context(), "none"); !errors.Is(err, eventlog.ErrNotFound) {
 		t.Errorf("unknown feed: got %v, want ErrNotFound", err)

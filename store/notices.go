@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -120,7 +121,7 @@ func noticeData(e *event.Event, noted []byte, at time.Time) (json.RawMessage, er
 	case NoticeRetrying:
 		d.Text += " is failing: "
 	case NoticeBehind:
-		d.Text += " is behind: "
+		d.Text += fmt.Sprintf(" is %.0f s behind: ", *cmp.Or(n.LagSeconds, new(float64)))
 	case NoticeRecovered:
 		d.Text += " has recovered: "
 	default: // the reason says it

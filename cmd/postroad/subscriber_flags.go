@@ -8,8 +8,11 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/pflag"
+
+	"postroad/event"
 )
 
 // documentBytesMax bounds a configuration read from a file.
@@ -27,7 +30,7 @@ type subscriberFlags struct {
 	giveUpAfter, maxRetryAfter                    string
 	eventAttempts                                 int
 	bearerTokenFile, signing, signingSecretFile   string
-	owner, description                            string
+	owner, description, alertLag                  string
 
 	feed, start string
 }
@@ -52,6 +55,7 @@ func (s *subscriberFlags) add(f *pflag.FlagSet) {
 	f.StringVar(&s.bearerTokenFile, "bearer-token-file", "", "`file` with a bearer token for the endpoint")
 	f.StringVar(&s.signing, "signing", "", "standard, svix or none")
 	f.StringVar(&s.signingSecretFile, "signing-secret-file", "", "`file` with a signing secret of your own (whsec_...)")
+	f.StringVar(&s.alertLag, "alert-lag", "", "tell on the feed _system when it is behind by more than that `time`, as in 5m, or never")
 	f.StringVar(&s.owner, "owner", "", "whose it is, in your own `words`")
 	f.StringVar(&s.description, "description", "", "what it is for, in your own `words`")
 }
@@ -121,6 +125,17 @@ func (s *subscriberFlags) putRest(p *program, document map[string]any) error {
 	if s.signingSecretFile != "" {
 		secret, err := p.readSecret(s.signingSecretFile)
 		errs = append(errs, err, put(document, secret, "signing", "secret"))
+	}
+	switch s.alertLag {
+	case "":
+	case forEver:
+		errs = append(errs, put(document, nil, "alert"))
+	default:
+		lag, err := event.ParseDuration(s.alertLag)
+		if err != nil || lag%event.Duration(time.Second) != 0 {
+			return usagef("--alert-lag %q is no number of whole seconds, such as 90s or 5m", s.alertLag)
+		}
+		errs = append(errs, put(document, int64(lag.Std().Seconds()), "alert", "lagSeconds"))
 	}
 	switch s.start {
 	case "":
