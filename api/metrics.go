@@ -36,6 +36,9 @@ func newMetrics(registry *prometheus.Registry, polling func() int64) (*metrics, 
 		}, []string{"code"}),
 		stored: published.WithLabelValues("stored"), repeated: published.WithLabelValues("duplicate"),
 	}
+	for _, code := range []Code{CodeBusy, CodeUnavailable, CodeOutcomeUnknown} {
+		m.problems.WithLabelValues(string(code)) // so that a rate sees the first one
+	}
 	waiting := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "postroad_http_long_polls", Help: "Long polls that wait for an event.",
 	}, func() float64 { return float64(polling()) })

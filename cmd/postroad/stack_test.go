@@ -213,24 +213,32 @@ func TestReadyAndDocs(t *testing.T) {
 // awaitMetric waits until the process shows that line at its metrics address.
 func (c *child) awaitMetric(line string) {
 	c.t.Helper()
+	testkit.Eventually(c.t, waitMax, func() bool { return strings.Contains(c.metricsText(), line) }, "the metrics show "+line)
+}
+
+// metricsText is what the process shows at its metrics address; empty: it did not
+// answer.
+func (c *child) metricsText() string {
+	c.t.Helper()
 	_, rest, _ := strings.Cut(c.stdout.String()+c.stderr.String(), "  metrics ")
 	fields := strings.Fields(rest)
 	if len(fields) == 0 {
 		c.t.Fatal("it names no metrics address")
 	}
-	testkit.Eventually(c.t, waitMax, func() bool {
-		request, err := http.NewRequestWithContext(c.t.Context(), http.MethodGet, fields[0], nil)
-		if err != nil {
-			c.t.Fatal(err)
-		}
-		response, err := http.DefaultClient.Do(request)
-		if err != nil {
-			return false
-		}
-		defer func() { _ = response.Body.Close() }()
-		body, err := io.ReadAll(response.Body)
-		return err == nil && strings.Contains(string(body), line)
-	}, "the metrics show "+line)
+	request, err := http.NewRequestWithContext(c.t.Context(), http.MethodGet, fields[0], nil)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return ""
+	}
+	defer func() { _ = response.Body.Close() }()
+	body, err := io.ReadAll(response.Body)
+	if err != nil {
+		return ""
+	}
+	return string(body)
 }
 
 // TestDevStops: SIGTERM ends long polls at once and the process soon, and what

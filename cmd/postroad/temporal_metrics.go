@@ -25,6 +25,7 @@ func newTemporalMetrics(registry *prometheus.Registry) client.MetricsHandler {
 		}, []string{"operation"}),
 	}
 	registry.MustRegister(m.requests, m.failures)
+	m.failures.WithLabelValues("SignalWithStartWorkflowExecution") // so that there is a series before the first failure
 	return m
 }
 
