@@ -40,6 +40,12 @@ func startChildWith(t *testing.T, dir string, environ []string, args ...string) 
 	if err != nil {
 		t.Fatalf("find the test binary: %v", err)
 	}
+	return startProgram(t, executable, dir, environ, args...)
+}
+
+// startProgram starts another release's binary in the same way.
+func startProgram(t *testing.T, executable, dir string, environ []string, args ...string) *child {
+	t.Helper()
 	c := &child{t: t, cmd: exec.Command(executable, args...), done: make(chan struct{})}
 	c.cmd.Dir = dir
 	c.cmd.Env = append(append(config.ParseEnv(os.Environ()).WithoutOurs().Environ(), environ...), childVariable+"=1")

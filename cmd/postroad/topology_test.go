@@ -25,6 +25,8 @@ type topology struct {
 	// toPostgres and toTemporal are the ways that APIs and workers go.
 	toPostgres, toTemporal *proxy
 	environ                []string
+	// program is the release that is started; "": this one.
+	program string
 }
 
 // instance is one of our processes that serves.
@@ -40,6 +42,13 @@ const topologyToken = "a-token-that-is-long-enough"
 // added by api and worker.
 func newTopology(t *testing.T) *topology {
 	t.Helper()
+	p := newUnmigrated(t)
+	p.migrate()
+	return p
+}
+
+func newUnmigrated(t *testing.T) *topology {
+	t.Helper()
 	database := testkit.Database(t, nil)
 	parsed, err := url.Parse(database)
 	if err != nil {
@@ -52,8 +61,14 @@ func newTopology(t *testing.T) *topology {
 		"POSTROAD_ADMIN_TOKEN=" + topologyToken, "TEMPORAL_ADDRESS=" + p.toTemporal.address,
 		"POSTROAD_LISTEN=127.0.0.1:0", "POSTROAD_METRICS_LISTEN=127.0.0.1:0",
 	}
-	p.migrate()
 	return p
+}
+
+// of is the same topology, where another release's binary is started.
+func (p *topology) of(program string) *topology {
+	other := *p
+	other.program = program
+	return &other
 }
 
 // databaseAddress is where a proxy finds the server of a URL.
@@ -82,7 +97,7 @@ func databaseVia(u *url.URL, address string) string {
 
 func (p *topology) migrate() {
 	p.t.Helper()
-	if code := startChildWith(p.t, p.t.TempDir(), p.environ, "migrate").wait(startMax); code != ok {
+	if code := p.run("migrate").wait(startMax); code != ok {
 		p.t.Fatalf("migrate ended with code %d", code)
 	}
 }
@@ -90,7 +105,15 @@ func (p *topology) migrate() {
 // start starts a command with the topology's settings.
 func (p *topology) start(command string, more ...string) *child {
 	p.t.Helper()
-	return startChildWith(p.t, p.t.TempDir(), p.environ, append([]string{command, "--allow-loopback-endpoints"}, more...)...)
+	return p.run(append([]string{command, "--allow-loopback-endpoints"}, more...)...)
+}
+
+func (p *topology) run(args ...string) *child {
+	p.t.Helper()
+	if p.program != "" {
+		return startProgram(p.t, p.program, p.t.TempDir(), p.environ, args...)
+	}
+	return startChildWith(p.t, p.t.TempDir(), p.environ, args...)
 }
 
 // api starts an API and waits until it serves.
