@@ -214,6 +214,7 @@ func TestDrain(t *testing.T) {
 		defer cancel()
 		b, r, deliver, release := begin(t, ctx)
 		cancel()
+		testkit.Eventually(t, waitMax, func() bool { return b.Draining("acme") }, "the run is told")
 		close(release)
 		wantRest(t, b, r, deliver, 5)
 	})

@@ -163,11 +163,11 @@ func TestParkedControl(t *testing.T) {
 	wantSequence(t, arrivals(t, r.Requests(), all), 3)
 }
 
-// TestNoMatch passes over a long log that holds nothing for the subscriber, in
-// less patience than that takes.
+// TestNoMatch passes over a long log that holds nothing for the subscriber,
+// without patience, as slots are short.
 func TestNoMatch(t *testing.T) {
 	t.Parallel()
-	b := setup(t, func(c *activities.Config) { c.Linger = 100 * time.Millisecond })
+	b := setup(t, func(c *activities.Config) { c.Slots = 1 })
 	n := b.publishStream("sdk-go", 12_000)
 	r := testkit.NewReceiver(t, testkit.ReceiverOptions{})
 	b.create(r.URL(), func(s *event.Subscriber) { s.Filter.ResourceNames = []string{"Nothing"} })
@@ -234,11 +234,18 @@ func TestBudget(t *testing.T) {
 	}}
 	t.Run("used up", func(t *testing.T) {
 		t.Parallel()
-		b := setup(t, func(c *activities.Config) { c.Budget, c.Linger = 100*time.Millisecond, 20*time.Millisecond })
+		const budget = 2 * time.Second
+		b := setup(t, func(c *activities.Config) { c.Budget, c.Linger = budget, 20*time.Millisecond })
 		b.publish(properties(60)...)
-		r := testkit.NewReceiver(t, slow)
-		b.create(r.URL(), nil)
-		if result := b.deliver(); result.Outcome != contract.OutcomeMore || result.Delivered == 0 || result.Delivered == 60 {
+		release := make(chan struct{})
+		r := testkit.NewReceiver(t, testkit.ReceiverOptions{Script: hanging(3, release)})
+		b.create(r.URL(), func(s *event.Subscriber) { s.Endpoint.Timeout = event.Duration(waitMax) })
+		deliver := b.start(t.Context())
+		r.WaitFor(t, 3, waitMax)
+		began := time.Now() // or before
+		testkit.Eventually(t, waitMax, func() bool { return time.Since(began) > budget }, "the budget is used up")
+		close(release)
+		if result := deliver.want(contract.OutcomeMore); result.Delivered != 3 {
 			t.Errorf("%+v", result)
 		}
 		if row := b.row(); row.Lease != nil {
@@ -258,6 +265,18 @@ func TestBudget(t *testing.T) {
 		}
 		b.drive(contract.OutcomeParked) // without lingering for an hour
 		wantSequence(t, arrivals(t, r.Requests(), all), 60)
+	})
+	t.Run("pressed while lingering", func(t *testing.T) {
+		t.Parallel()
+		b := setup(t, func(c *activities.Config) { c.Slots, c.Linger, c.Touch = 2, time.Hour, time.Hour })
+		b.publish(properties(1)...)
+		r := testkit.NewReceiver(t, testkit.ReceiverOptions{})
+		b.create(r.URL(), nil)
+		b.create(r.URL(), func(s *event.Subscriber) { s.ID = "other" })
+		deliver := b.start(t.Context())
+		testkit.Eventually(t, waitMax, func() bool { return b.row().Cursor == 1 }, "it lingers")
+		b.followAll("other")
+		deliver.want(contract.OutcomeParked)
 	})
 	t.Run("pressed later", func(t *testing.T) {
 		t.Parallel()

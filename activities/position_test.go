@@ -244,3 +244,26 @@ func TestUnsaved(t *testing.T) {
 		t.Errorf("after all: %d, oldest %v", u.count(), u.age(at(40)))
 	}
 }
+
+// TestFewUnsaved holds the gate's second condition to its two bounds.
+func TestFewUnsaved(t *testing.T) {
+	t.Parallel()
+	began := time.Now()
+	r := &run{a: New(Config{UnsavedEvents: 500, UnsavedAge: 200 * time.Millisecond})}
+	few := func(n int, age time.Duration) bool { return r.fewUnsaved(n, began.Add(age)) }
+	if !few(1000, time.Hour) {
+		t.Error("nothing is unsaved, but a large request may not start")
+	}
+	r.unsaved.settled(499, began)
+	for _, test := range []struct {
+		n    int
+		age  time.Duration
+		want bool
+	}{
+		{1, 0, true}, {2, 0, false}, {1, 200*time.Millisecond - 1, true}, {1, 200 * time.Millisecond, false},
+	} {
+		if got := few(test.n, test.age); got != test.want {
+			t.Errorf("a request of %d, after %v: %v, want %v", test.n, test.age, got, test.want)
+		}
+	}
+}

@@ -23,14 +23,15 @@ type registry struct {
 
 func newRegistry() *registry { return &registry{runs: map[string]map[*run]struct{}{}} }
 
-func (g *registry) add(r *run) {
+// add returns how many runs there are with r.
+func (g *registry) add(r *run) int {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.runs[r.id] == nil {
 		g.runs[r.id] = map[*run]struct{}{}
 	}
 	g.runs[r.id][r] = struct{}{}
-	g.n.Add(1)
+	return int(g.n.Add(1))
 }
 
 func (g *registry) remove(r *run) {
@@ -71,8 +72,18 @@ func (g *registry) count() int { return int(g.n.Load()) }
 
 // pressed reports that runs must make room: more than 80 % of the slots are in
 // use.
-func (a *Activities) pressed() bool {
-	return float64(a.runs.count()) > slotsBusy*float64(a.cfg.Slots)
+func (a *Activities) pressed() bool { return a.pressedBy(a.runs.count()) }
+
+func (a *Activities) pressedBy(runs int) bool {
+	return float64(runs) > slotsBusy*float64(a.cfg.Slots)
+}
+
+// enter makes r known. Where it is the one that makes slots short, those that
+// linger are told.
+func (a *Activities) enter(r *run) {
+	if runs := a.runs.add(r); a.pressedBy(runs) && !a.pressedBy(runs-1) {
+		a.runs.each((*run).wake)
+	}
 }
 
 // watchControls tells runs of controls: at once by NOTIFY, and by one query

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
@@ -41,6 +42,8 @@ type run struct {
 	log      *slog.Logger
 	loaded   *store.Loaded
 	began    time.Time // the Deliver that this run is part of: its budget counts from here
+
+	looking atomic.Bool // the reader may bring more without waiting
 
 	ctx    context.Context // of requests and statements: ends when the run does, or a drain is over
 	cancel context.CancelFunc
@@ -118,7 +121,7 @@ func skipRemoved(row *store.Run, loaded *store.Loaded) bool {
 // deliver sends until something ends the run, and leaves the row in order: the
 // lease is given back, unless another run has it or the row is parked.
 func (r *run) deliver(ctx context.Context) ending {
-	r.a.runs.add(r)
+	r.a.enter(r)
 	defer r.a.runs.remove(r)
 	stopWatching := context.AfterFunc(ctx, r.drain)
 	defer stopWatching()
@@ -198,6 +201,7 @@ type page struct {
 // read reads ahead of the sending, one page at a time, until the run ends.
 func (r *run) read() (<-chan page, <-chan struct{}) {
 	pages, done := make(chan page, 1), make(chan struct{})
+	r.looking.Store(true)
 	go func() {
 		defer close(done)
 		position := r.scanned
@@ -211,6 +215,8 @@ func (r *run) read() (<-chan page, <-chan struct{}) {
 				}
 				continue
 			}
+			r.looking.Store(false)
+			r.wake()
 			if err == nil {
 				err = r.follower.Wait(r.ctx)
 			}
@@ -226,6 +232,7 @@ func (r *run) read() (<-chan page, <-chan struct{}) {
 				case <-time.After(pageRetry):
 				}
 			}
+			r.looking.Store(true)
 		}
 	}()
 	return pages, done
@@ -278,18 +285,26 @@ func (r *run) passScanned() {
 	}
 }
 
-// idle waits for something to send. A run that lingered long enough parks.
+// idle waits for something to send. A run that lingered long enough parks, but
+// not before it has looked through what there is.
 func (r *run) idle(pages <-chan page) ending {
+	looking := r.looking.Load() // asked first: what it brought before is taken below
 	linger := r.a.cfg.Linger
 	if r.a.pressed() {
 		linger = 0
 	}
 	left := time.Until(r.idleSince.Add(linger))
-	if left <= 0 && r.scanned >= r.expected {
-		return r.park()
+	if left <= 0 && !looking && r.scanned >= r.expected {
+		select {
+		case p := <-pages:
+			r.took(p)
+			return endNone
+		default:
+			return r.park()
+		}
 	}
 	if left <= 0 {
-		left = pageRetry // the reader is about to bring what the last look found
+		left = pageRetry // the reader is about to bring what it looks at, or what the last look found
 	}
 	r.touch()
 	timer := time.NewTimer(min(left, r.untilTouch(), max(0, time.Until(r.a.deadline(r.began)))))

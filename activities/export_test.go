@@ -1,0 +1,14 @@
+package activities
+
+// Draining reports whether a run of the subscriber has been told to drain.
+func (a *Activities) Draining(subscriber string) bool {
+	for _, r := range a.runs.of(subscriber) {
+		r.mu.Lock()
+		draining := r.draining
+		r.mu.Unlock()
+		if draining {
+			return true
+		}
+	}
+	return false
+}
