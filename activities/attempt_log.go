@@ -1,7 +1,6 @@
 package activities
 
 import (
-	"context"
 	"log/slog"
 
 	"postroad/delivery"
@@ -27,11 +26,10 @@ func (r *run) logAttempt(a *store.Attempt, answer *delivery.Answer) {
 	case r.a.cfg.LogAttempts != LogAllAttempts && answer.Class == delivery.ClassSuccess:
 		level = slog.LevelDebug
 	}
-	ctx := context.Background()
-	if !r.log.Enabled(ctx, level) {
+	if !r.log.Enabled(r.ctx, level) {
 		return
 	}
-	r.log.LogAttrs(ctx, level, "attempt",
+	r.log.LogAttrs(r.ctx, level, "attempt",
 		slog.Int64("first_sequence", a.FirstSequence), slog.Int64("last_sequence", a.LastSequence), slog.Int("count", a.EventCount),
 		slog.Int("attempt", a.Attempt), slog.String("class", a.Class), slog.Int("status", answer.Status),
 		slog.Float64("duration_ms", float64(a.Duration.Microseconds())/1000), slog.Int("bytes", a.RequestBytes),

@@ -1,8 +1,8 @@
 package activities
 
 import (
-	"io"
 	"log/slog"
+	"strings"
 	"testing"
 	"time"
 
@@ -15,8 +15,8 @@ import (
 // and a line, makes no garbage for each request.
 func TestUnwatchedCostsNothing(t *testing.T) {
 	a := &Activities{counters: newCounters()}
-	a.cfg = Config{Logger: slog.New(slog.NewTextHandler(io.Discard, nil))}.withDefaults()
-	r := &run{a: a, log: a.cfg.Logger.With("subscriber", "acme")}
+	a.cfg = Config{Logger: slog.New(slog.NewTextHandler(new(strings.Builder), nil))}.withDefaults()
+	r := &run{a: a, ctx: t.Context(), log: a.cfg.Logger.With("subscriber", "acme")}
 	batch := []*event.Event{{Sequence: 1}, {Sequence: 2}}
 	answer := delivery.Answer{Class: delivery.ClassSuccess, Status: 200, Duration: time.Millisecond}
 	allocations := testing.AllocsPerRun(1000, func() {

@@ -52,7 +52,7 @@ func recorded() (trace.Tracer, func() map[int64]sdktrace.ReadOnlySpan) {
 func attributes(span sdktrace.ReadOnlySpan) map[attribute.Key]string {
 	all := map[attribute.Key]string{}
 	for _, a := range span.Attributes() {
-		all[a.Key] = a.Value.Emit()
+		all[a.Key] = a.Value.String()
 	}
 	return all
 }

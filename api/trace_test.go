@@ -65,7 +65,7 @@ func TestTracePublish(t *testing.T) {
 	for _, s := range spans {
 		var attributes []string
 		for _, a := range s.Attributes() {
-			attributes = append(attributes, string(a.Key)+"="+a.Value.Emit())
+			attributes = append(attributes, string(a.Key)+"="+a.Value.String())
 		}
 		told = append(told, fmt.Sprint(s.Name(), " ", s.SpanKind(), " ", strings.Join(attributes, " ")))
 		if s.SpanContext().TraceID().String() != sampledTrace[3:35] || s.Status().Code == codes.Error {
