@@ -74,7 +74,7 @@ func quick(change func(*worker.WakerConfig)) worker.WakerConfig {
 	const never = time.Hour
 	c := worker.WakerConfig{
 		Reload: never, Sweep: never, MoveCursors: never, Housekeeping: never, Retention: never, WakeAgain: never,
-		RetryDelay: 10 * time.Millisecond, LockPoll: 20 * time.Millisecond, LockTimeout: 5 * time.Second,
+		RetryDelay: 10 * time.Millisecond, LockPoll: 20 * time.Millisecond, LockTimeout: time.Minute,
 		Announce: worker.AnnounceConfig{Every: never, Lag: never, Lasting: never},
 	}
 	if change != nil {

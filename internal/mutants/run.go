@@ -45,6 +45,11 @@ var runMutants = []Mutant{
 	},
 	{
 		Rule: "Gate b: few unsaved", File: "activities/gate.go",
+		Old: "r.unsaved.age(now) < r.a.cfg.UnsavedAge", New: "r.unsaved.age(now) <= 4*r.a.cfg.UnsavedAge",
+		Test: "activities.TestFewUnsaved",
+	},
+	{
+		Rule: "Gate b: few unsaved", File: "activities/gate.go",
 		Old: "return count == 0 || count+n", New: "return count+n",
 		Test: "activities.TestGateUnsaved/one request may hold more",
 	},
@@ -118,6 +123,32 @@ var runMutants = []Mutant{
 		Test: "activities.TestTouchInFlight",
 	},
 
+	{
+		Rule: "Slots make room", File: "activities/deliver.go",
+		Old: "\tif a.pressed() {\n", New: "\tif a.pressed() && began.IsZero() {\n",
+		Test: "activities.TestBudget/pressed later",
+	},
+	{
+		Rule: "Slots make room", File: "activities/run.go",
+		Old: "\tif r.a.pressed() {\n\t\tlinger = 0\n\t}\n", New: "",
+		Test: "activities.TestBudget/pressed while lingering",
+	},
+	{
+		Rule: "Slots make room", File: "activities/registry.go",
+		Old: "\t\ta.runs.each((*run).wake)\n", New: "",
+		Test: "activities.TestBudget/pressed while lingering",
+	},
+	{
+		Rule: "Slots make room", File: "worker/slots.go",
+		Old: "min(max(memoryBytes/2/slotBytes, slotsMin), slotsMax)", New: "max(memoryBytes/2/slotBytes, slotsMin)",
+		Test: "worker.TestSlots",
+	},
+
+	{
+		Rule: "Look before parking", File: "activities/run.go",
+		Old: "if left <= 0 && !looking &&", New: "if left <= 0 && (looking || !looking) &&",
+		Test: "activities.TestNoMatch",
+	},
 	{
 		Rule: "Look again after parking", File: "activities/rest.go",
 		Old: "\tmatch, err := r.lookAgain()\n", New: "\tmatch, err := int64(0), error(nil)\n",

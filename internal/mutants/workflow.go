@@ -19,6 +19,11 @@ var workflowMutants = []Mutant{
 		Test: "workflows.TestSubscriberActivities",
 	},
 	{
+		Rule: "A dead worker is missed soon", File: "workflows/outcome.go",
+		Old: "deliverHeartbeat = 30 * time.Second", New: "deliverHeartbeat = 5 * time.Minute",
+		Test: "workflows.TestSubscriberActivities",
+	},
+	{
 		Rule: "Activities are tried until they return", File: "workflows/outcome.go",
 		Old: "MaximumInterval: 5 * time.Second}", New: "MaximumInterval: 5 * time.Second, MaximumAttempts: 3}",
 		Test: "workflows.TestSubscriberActivities",
