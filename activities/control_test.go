@@ -89,7 +89,7 @@ func TestControlInFlight(t *testing.T) {
 	})
 	t.Run("delete", func(t *testing.T) {
 		b, r, deliver, release := begin(t)
-		result, err := b.store.Delete(t.Context(), "acme", nil)
+		result, err := b.store.Delete(t.Context(), "acme", store.Change{})
 		check(t, err)
 		b.wantInForce(result.Version)
 		close(release)

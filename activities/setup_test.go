@@ -310,7 +310,7 @@ func (b *bundle) configure(change func(*event.Subscriber, *event.Secrets)) store
 	loaded, err := b.store.Load(b.t.Context(), "acme")
 	check(b.t, err)
 	change(&loaded.Subscriber, &loaded.Secrets)
-	_, result, err := b.store.Replace(b.t.Context(), loaded.Subscriber, loaded.Secrets, nil)
+	_, result, err := b.store.Replace(b.t.Context(), loaded.Subscriber, loaded.Secrets, store.Change{})
 	check(b.t, err)
 	return result
 }

@@ -79,8 +79,12 @@ func (s *Server) listAttempts(c *gin.Context, id string) error {
 		}
 	}
 	ctx := c.Request.Context()
-	if _, err := s.config.Store.Get(ctx, id); err != nil {
+	record, err := s.config.Store.Get(ctx, id)
+	if err != nil {
 		return err
+	}
+	if grantOf(c).role != store.RoleAdmin {
+		filter.Since = record.CreatedAt // whoever had the id before was somebody else
 	}
 	attempts, err := s.config.Store.Attempts(ctx, id, filter, min(page.limit+1, store.AttemptsMax))
 	if err != nil {

@@ -229,7 +229,7 @@ func (s *Server) change(c *gin.Context, id string, match *int64, next func(event
 		if err != nil {
 			return err
 		}
-		record, control, err := s.config.Store.Replace(ctx, p.subscriber, p.secrets, &loaded.Version)
+		record, control, err := s.config.Store.Replace(ctx, p.subscriber, p.secrets, store.Change{IfMatch: &loaded.Version, Source: sourceOf(c)})
 		if errors.Is(err, store.ErrVersionMismatch) && match == nil && try < changeTriesMax {
 			continue
 		}
@@ -270,7 +270,7 @@ func (s *Server) deleteSubscriber(c *gin.Context, id string) error {
 		return err
 	}
 	ctx := c.Request.Context()
-	control, err := s.config.Store.Delete(ctx, id, match)
+	control, err := s.config.Store.Delete(ctx, id, store.Change{IfMatch: match, Source: sourceOf(c)})
 	if err != nil {
 		return err
 	}
@@ -319,7 +319,7 @@ func (s *Server) rotateSigningSecret(c *gin.Context, id string) error {
 		generated = secret
 	}
 	ctx := c.Request.Context()
-	record, control, err := s.config.Store.RotateSigningSecret(ctx, id, secret, time.Duration(input.Overlap))
+	record, control, err := s.config.Store.RotateSigningSecret(ctx, id, secret, time.Duration(input.Overlap), store.Change{Source: sourceOf(c)})
 	if err != nil {
 		return err
 	}

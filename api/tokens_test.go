@@ -9,9 +9,11 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+	"github.com/jackc/pgx/v5"
 
 	"postroad/api"
 	"postroad/internal/testkit"
+	"postroad/store"
 )
 
 type tokenAnswer struct {
@@ -290,6 +292,16 @@ func TestToken_useIsRecordedAtTheEnd(t *testing.T) {
 	}
 }
 
+// controls are what was recorded of a subscriber's controls: kind and source.
+func (b *bundle) controls(subscriber string) []string {
+	b.t.Helper()
+	rows, err := b.pool.Query(b.t.Context(), `SELECT kind || ' ' || source FROM controls WHERE subscriber = $1 ORDER BY version`, subscriber)
+	must(b.t, err)
+	controls, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	must(b.t, err)
+	return controls
+}
+
 // TestToken_ofASubscriber pauses and resumes itself, which is recorded as its
 // own doing, and sees no more than its own affairs.
 func TestToken_ofASubscriber(t *testing.T) {
@@ -297,33 +309,75 @@ func TestToken_ofASubscriber(t *testing.T) {
 	b := setup(t, options{})
 	b.call("POST", "/v1/subscribers", `{"id":"acme","endpoint":{"url":"http://127.0.0.1:1/"}}`).want(201, nil)
 	made, header := b.newToken(`{"role":"subscriber","subscriber":"acme"}`)
-	var status struct{ State, TemporalURL string }
+	var status struct{ State, Reason, TemporalURL string }
 	b.call("POST", "/v1/subscribers/acme/pause", `{"reason":"moving house"}`, "Authorization", header).want(200, &status)
 	if status.State != "paused" || status.TemporalURL != "" {
 		t.Errorf("%+v", status)
 	}
+	ownReason := status.Reason
 	b.call("POST", "/v1/subscribers/acme/resume", "", "Authorization", header).want(200, nil)
 	b.call("POST", "/v1/subscribers/acme/pause", "").want(200, &status)
-	if status.TemporalURL == "" {
-		t.Error("an admin is shown no link to Temporal")
+	if status.TemporalURL == "" || status.Reason != "paused by an operator" {
+		t.Errorf("an admin is shown %+v", status)
 	}
-	rows, err := b.pool.Query(t.Context(), `SELECT kind || ' ' || source FROM controls WHERE subscriber = 'acme' ORDER BY version`)
-	must(t, err)
-	var controls []string
-	for rows.Next() {
-		var text string
-		must(t, rows.Scan(&text))
-		controls = append(controls, text)
-	}
-	must(t, rows.Err())
 	want := []string{"pause token:" + made.ID, "resume token:" + made.ID, "pause api"}
-	if diff := cmp.Diff(want, controls); diff != "" {
+	if diff := cmp.Diff(want, b.controls("acme")); diff != "" {
 		t.Error(diff)
+	}
+	if !strings.HasPrefix(ownReason, "paused through token "+made.ID+": moving house") {
+		t.Errorf("its own pause reads %q", ownReason)
 	}
 	b.call("DELETE", "/v1/subscribers/acme", "").want(204, nil)
 	testkit.Eventually(t, soon, func() bool {
 		return b.call("GET", "/v1/subscribers/acme", "", "Authorization", header).status == 401
 	}, "the token ends with its subscriber")
+}
+
+// TestToken_ofAnAdmin: every change of a subscriber is recorded with the token it
+// was made with.
+func TestToken_ofAnAdmin(t *testing.T) {
+	t.Parallel()
+	b := setup(t, options{})
+	made, header := b.newToken(`{"role":"admin"}`)
+	change := func(method, path, body string) {
+		b.call(method, "/v1/subscribers/acme"+path, body, "Authorization", header)
+	}
+	b.call("POST", "/v1/subscribers", `{"id":"acme","endpoint":{"url":"http://127.0.0.1:1/"}}`).want(201, nil)
+	change("PUT", "", `{"endpoint":{"url":"http://127.0.0.1:2/"}}`)
+	change("PATCH", "", `{"description":"new"}`)
+	change("POST", "/signing-secret/rotate", "")
+	b.call("PATCH", "/v1/subscribers/acme", `{"description":"newer"}`).want(200, nil)
+	change("DELETE", "", "")
+	by := "token:" + made.ID
+	want := []string{"configure " + by, "configure " + by, "configure " + by, "configure api", "delete " + by}
+	if diff := cmp.Diff(want, b.controls("acme")); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// TestToken_attemptsOfAPredecessor: an id that is free again is somebody else's,
+// who reads nothing of the one before.
+func TestToken_attemptsOfAPredecessor(t *testing.T) {
+	t.Parallel()
+	b := setup(t, options{})
+	b.call("POST", "/v1/subscribers", `{"id":"acme","endpoint":{"url":"http://127.0.0.1:1/"}}`).want(201, nil)
+	_, header := b.newToken(`{"role":"subscriber","subscriber":"acme"}`)
+	attempt := store.Attempt{Subscriber: "acme", FirstSequence: 1, LastSequence: 1, EventCount: 1, Attempt: 1, Class: "endpoint"}
+	before, after := attempt, attempt
+	must(t, b.pool.QueryRow(t.Context(), `SELECT created_at - interval '1 millisecond', created_at FROM subscribers`).
+		Scan(&before.StartedAt, &after.StartedAt))
+	must(t, b.store.InsertAttempts(t.Context(), []store.Attempt{before, after}))
+	seen := func(authorization string) int {
+		var list struct{ Attempts []struct{ ID int64 } }
+		b.call("GET", "/v1/subscribers/acme/attempts", "", "Authorization", authorization).want(200, &list)
+		return len(list.Attempts)
+	}
+	if own := seen(header); own != 1 {
+		t.Errorf("the subscriber reads %d attempts, want its own one", own)
+	}
+	if all := seen("Bearer " + token); all != 2 {
+		t.Errorf("an admin reads %d attempts, want both", all)
+	}
 }
 
 // TestToken_guesses: whoever guesses neither fills the memory nor pushes out what

@@ -83,6 +83,8 @@ type AttemptFilter struct {
 	BeforeID int64
 	// FailuresOnly leaves out the 2xx.
 	FailuresOnly bool
+	// Since leaves out what began before it; zero: nothing.
+	Since time.Time
 }
 
 // Attempts reads a subscriber's attempts, newest first, at most limit and never
@@ -95,6 +97,11 @@ func (s *Store) Attempts(ctx context.Context, subscriber string, filter AttemptF
 	if filter.FailuresOnly {
 		query += ` AND (status IS NULL OR status NOT BETWEEN 200 AND 299)`
 	}
+	args := []any{subscriber, filter.BeforeID, clampLimit(limit, AttemptsMax)}
+	if !filter.Since.IsZero() {
+		query += ` AND started_at >= $4`
+		args = append(args, filter.Since)
+	}
 	query += ` ORDER BY id DESC LIMIT $3`
 	scan := func(row pgx.CollectableRow) (Attempt, error) {
 		var a Attempt
@@ -104,8 +111,7 @@ func (s *Store) Attempts(ctx context.Context, subscriber string, filter AttemptF
 		a.Duration = time.Duration(micros) * time.Microsecond
 		return a, err
 	}
-	return collect(ctx, s, "list attempts of "+subscriber, scan, query,
-		subscriber, filter.BeforeID, clampLimit(limit, AttemptsMax))
+	return collect(ctx, s, "list attempts of "+subscriber, scan, query, args...)
 }
 
 // EraseExcerpts removes what consumers answered to requests that carried events

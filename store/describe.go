@@ -2,6 +2,7 @@ package store
 
 import (
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -53,7 +54,12 @@ func describe(r *Run, lag int64, exact bool) (state, reason string) {
 }
 
 func pausedReason(r *Run) string {
-	reason := "paused by an operator"
+	reason := "paused"
+	if by := text(r.PausedBy); strings.HasPrefix(by, "token:") {
+		reason += " through token " + strings.TrimPrefix(by, "token:")
+	} else if by != "" {
+		reason += " by an operator"
+	}
 	if why := text(r.PauseReason); why != "" {
 		reason += ": " + why
 	}

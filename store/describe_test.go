@@ -13,6 +13,7 @@ func TestDescribe(t *testing.T) {
 	soon, tomorrow, past := now.Add(59500*time.Millisecond), now.Add(24*time.Hour), now.Add(-time.Minute)
 	asked, endpoint, record := store.WaitAsked, store.WaitEndpoint, store.WaitRecord
 	http429, http503, refused := "HTTP 429 from the consumer", "HTTP 503 from the consumer", "event 57 was refused with HTTP 422 (attempt 2 of 5)"
+	api, token := "api", "token:k3v7q2m4xa"
 	halted, why := "event 57 (Property) was refused 5 times, last answer HTTP 422", "maintenance"
 	for name, c := range map[string]struct {
 		run           store.Run
@@ -25,13 +26,14 @@ func TestDescribe(t *testing.T) {
 		"halted before paused": {store.Run{HaltedReason: &halted, Paused: true}, "halted", "halted: " + halted},
 		"paused before waiting": {
 			store.Run{Paused: true, NotBefore: &soon, WaitClass: &asked, WaitReason: &http429},
-			"paused", "paused by an operator",
+			"paused", "paused",
 		},
 		"paused until": {
-			store.Run{Paused: true, PauseReason: &why, PausedUntil: &tomorrow},
+			store.Run{Paused: true, PausedBy: &api, PauseReason: &why, PausedUntil: &tomorrow},
 			"paused", "paused by an operator: maintenance; resumes 2026-11-23 14:01:10 UTC",
 		},
-		"a pause that is over": {store.Run{Paused: true, PausedUntil: &past, Parked: true, Cursor: 9}, "idle", "caught up; waiting for the event after 9"},
+		"paused by its own token": {store.Run{Paused: true, PausedBy: &token}, "paused", "paused through token k3v7q2m4xa"},
+		"a pause that is over":    {store.Run{Paused: true, PausedUntil: &past, Parked: true, Cursor: 9}, "idle", "caught up; waiting for the event after 9"},
 		"waiting": {
 			store.Run{NotBefore: &soon, WaitClass: &asked, WaitReason: &http429, Failures: 2},
 			"waiting", "HTTP 429 from the consumer; resumes 14:02:10 UTC",

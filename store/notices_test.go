@@ -252,7 +252,7 @@ func TestWatchLag(t *testing.T) {
 		record, err := b.Get(t.Context(), "acme")
 		check(t, err)
 		record.Subscriber.Alert = a
-		_, _, err = b.Replace(t.Context(), record.Subscriber, event.Secrets{}, nil)
+		_, _, err = b.Replace(t.Context(), record.Subscriber, event.Secrets{}, store.Change{})
 		check(t, err)
 		b.exec(`UPDATE runs SET cursor = 2 WHERE id = 'acme'`)
 		expect([]string{}...)

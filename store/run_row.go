@@ -68,6 +68,9 @@ type Run struct {
 	LostThrough int64 // the last one of them
 	LostAt      *time.Time
 
+	// PausedBy is the source of the pause, where it was read together with the
+	// row: it is no column of it.
+	PausedBy *string
 	// Now is PostgreSQL's clock when the row was read.
 	Now time.Time
 }

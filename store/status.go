@@ -65,7 +65,8 @@ const feedHead = `greatest(f.floor_sequence, coalesce((SELECT max(e.sequence) FR
 // statusQuery reads statuses of the runs that a condition selects; the cursor
 // is the position scanned, as checkpoints move it past what does not match.
 func statusQuery(condition string) string {
-	return `SELECT r.*, f.name, ` + feedHead + `, o.recorded_at, o.recorded_at + f.retention_hard_age_ms * interval '1 millisecond'
+	return `SELECT r.*, f.name, ` + feedHead + `, o.recorded_at, o.recorded_at + f.retention_hard_age_ms * interval '1 millisecond',
+			CASE WHEN r.paused THEN (SELECT c.source FROM controls c WHERE c.subscriber = r.id AND c.kind = 'pause' ORDER BY c.version DESC LIMIT 1) END
 		FROM (SELECT ` + runColumns + ` FROM runs WHERE NOT deleted AND ` + condition + `) r
 		JOIN feeds f ON f.id = r.feed_id
 		LEFT JOIN LATERAL (
@@ -78,10 +79,12 @@ func statusQuery(condition string) string {
 func scanStatus(row pgx.CollectableRow) (Status, error) {
 	var s Status
 	var oldest, removed *time.Time
-	r, err := scanRun(row, &s.Feed, &s.Head, &oldest, &removed)
+	var pausedBy *string
+	r, err := scanRun(row, &s.Feed, &s.Head, &oldest, &removed, &pausedBy)
 	if err != nil {
 		return s, err
 	}
+	r.PausedBy = pausedBy
 	s.fill(&r, oldest)
 	if removed != nil || r.LostEvents > 0 {
 		s.Retention = &StatusRetention{RemovedFrom: removed, LostEvents: r.LostEvents, LostThrough: r.LostThrough, LostAt: r.LostAt}

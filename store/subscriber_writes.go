@@ -17,8 +17,16 @@ import (
 const (
 	kindConfigure = "configure"
 	kindDelete    = "delete"
-	sourceAPI     = "api"
 )
+
+// Change says of a change of the configuration at which version it is made, and
+// by whom.
+type Change struct {
+	// IfMatch is the version that is changed, and no other; nil: whichever.
+	IfMatch *int64
+	// Source is recorded: api or token:<id>.
+	Source string
+}
 
 // Create stores a new subscriber and where it starts, in one transaction. The
 // feed cannot be deleted meanwhile.
@@ -149,19 +157,19 @@ func (s *Store) lockStored(ctx context.Context, tx pgx.Tx, id string, ifMatch *i
 // Replace stores a whole new configuration with its secrets, as the control
 // `configure`: a running delivery finishes what is in flight and then works by
 // it. A configuration that is the stored one changes nothing and is no control.
-// With ifMatch it replaces that version only. A caller that kept stored secrets
+// A caller that kept stored secrets
 // names the version it read them at, or undoes a rotation made in between.
 //
 // A change of endpoint, auth or format ends the wait after failures, not one
 // that the consumer asked for with Retry-After.
 //
 // Errors: ErrNotFound, ErrVersionMismatch, *ImmutableError.
-func (s *Store) Replace(ctx context.Context, sub event.Subscriber, secrets event.Secrets, ifMatch *int64) (Record, ControlResult, error) {
+func (s *Store) Replace(ctx context.Context, sub event.Subscriber, secrets event.Secrets, change Change) (Record, ControlResult, error) {
 	sub = sub.Redacted(secrets)
 	var record Record
 	var result ControlResult
 	err := s.inTx(ctx, func(tx pgx.Tx) error {
-		old, err := s.lockStored(ctx, tx, sub.ID, ifMatch)
+		old, err := s.lockStored(ctx, tx, sub.ID, change.IfMatch)
 		if err != nil {
 			return err
 		}
@@ -199,7 +207,7 @@ func (s *Store) Replace(ctx context.Context, sub event.Subscriber, secrets event
 		}
 		record = old.record
 		record.Subscriber = sub
-		result, err = s.configure(ctx, tx, &record, secrets)
+		result, err = s.configure(ctx, tx, &record, secrets, change.Source)
 		return err
 	})
 	if err != nil {
@@ -247,7 +255,7 @@ func endFailureBackoff(ctx context.Context, tx pgx.Tx, id string) error {
 
 // configure writes the record's configuration as its next version, and the
 // control that tells of it.
-func (s *Store) configure(ctx context.Context, tx pgx.Tx, record *Record, secrets event.Secrets) (ControlResult, error) {
+func (s *Store) configure(ctx context.Context, tx pgx.Tx, record *Record, secrets event.Secrets, source string) (ControlResult, error) {
 	id := record.Subscriber.ID
 	sealed, err := s.sealSecrets(id, secrets)
 	if err != nil {
@@ -259,7 +267,7 @@ func (s *Store) configure(ctx context.Context, tx pgx.Tx, record *Record, secret
 		return ControlResult{}, fmt.Errorf("update subscriber: %w", err)
 	}
 	return insertControl(ctx, tx, control{
-		subscriber: id, kind: kindConfigure, source: sourceAPI,
+		subscriber: id, kind: kindConfigure, source: source,
 		args: map[string]any{"version": record.Version},
 	})
 }
@@ -278,19 +286,20 @@ func lastControl(ctx context.Context, tx pgx.Tx, id string) (ControlResult, erro
 // RotateSigningSecret makes secret the one that new requests are signed with
 // first. The ones before it stay valid beside it for overlap, by PostgreSQL's
 // clock, or as long as an earlier rotation left them; at most SigningSecretsMax
-// are kept. It is a change of the configuration. Errors: ErrNotFound.
-func (s *Store) RotateSigningSecret(ctx context.Context, id, secret string, overlap time.Duration) (Record, ControlResult, error) {
+// are kept. It is a change of the configuration. Errors: ErrNotFound,
+// ErrVersionMismatch.
+func (s *Store) RotateSigningSecret(ctx context.Context, id, secret string, overlap time.Duration, change Change) (Record, ControlResult, error) {
 	var record Record
 	var result ControlResult
 	err := s.inTx(ctx, func(tx pgx.Tx) error {
-		st, err := s.lockStored(ctx, tx, id, nil)
+		st, err := s.lockStored(ctx, tx, id, change.IfMatch)
 		if err != nil {
 			return err
 		}
 		st.secrets.Signing = rotate(st.secrets.Signing, secret, st.now, overlap)
 		record = st.record
 		record.Subscriber = record.Subscriber.Redacted(st.secrets)
-		result, err = s.configure(ctx, tx, &record, st.secrets)
+		result, err = s.configure(ctx, tx, &record, st.secrets, change.Source)
 		return err
 	})
 	if err != nil {
@@ -320,7 +329,7 @@ func rotate(old []event.SigningSecret, secret string, now time.Time, overlap tim
 // sent once the control is in force, and the id stays taken until Purge.
 //
 // Errors: ErrNotFound, for a tombstone too; ErrVersionMismatch.
-func (s *Store) Delete(ctx context.Context, id string, ifMatch *int64) (ControlResult, error) {
+func (s *Store) Delete(ctx context.Context, id string, change Change) (ControlResult, error) {
 	var result ControlResult
 	err := s.inTx(ctx, func(tx pgx.Tx) error {
 		if err := lockForControl(ctx, tx, id); err != nil {
@@ -333,7 +342,7 @@ func (s *Store) Delete(ctx context.Context, id string, ifMatch *int64) (ControlR
 		if err != nil {
 			return fmt.Errorf("read subscriber: %w", err)
 		}
-		if ifMatch != nil && *ifMatch != version {
+		if change.IfMatch != nil && *change.IfMatch != version {
 			return ErrVersionMismatch
 		}
 		_, err = tx.Exec(ctx, `UPDATE subscribers SET config = $2, secrets = '', version = version + 1, updated_at = clock_timestamp()
@@ -346,7 +355,7 @@ func (s *Store) Delete(ctx context.Context, id string, ifMatch *int64) (ControlR
 		if err != nil {
 			return fmt.Errorf("mark deleted: %w", err)
 		}
-		result, err = insertControl(ctx, tx, control{subscriber: id, kind: kindDelete, source: sourceAPI})
+		result, err = insertControl(ctx, tx, control{subscriber: id, kind: kindDelete, source: change.Source})
 		return err
 	})
 	if err != nil {

@@ -21,7 +21,7 @@ func TestReplace(t *testing.T) {
 		b.create("acme", event.Start{Where: "now"})
 		sub := subscriber("acme")
 		sub.Label = "changed"
-		record, result, err := b.Replace(t.Context(), sub, event.Secrets{Token: "t"}, nil)
+		record, result, err := b.Replace(t.Context(), sub, event.Secrets{Token: "t"}, store.Change{})
 		check(t, err)
 		if record.Version != 2 || record.Subscriber.Label != "changed" || !record.Subscriber.Auth.TokenSet {
 			t.Errorf("record is %+v", record)
@@ -46,7 +46,7 @@ func TestReplace(t *testing.T) {
 		controls, parked := b.listen(store.ControlsChannel), b.listen(store.ParkedChannel)
 		sub := subscriber("acme")
 		sub.Filter.ResourceNames = []string{"Media"}
-		_, result, err := b.Replace(t.Context(), sub, event.Secrets{}, nil)
+		_, result, err := b.Replace(t.Context(), sub, event.Secrets{}, store.Change{})
 		check(t, err)
 		if result != (store.ControlResult{Version: 1}) {
 			t.Errorf("result is %+v", result)
@@ -61,13 +61,13 @@ func TestReplace(t *testing.T) {
 		secrets := event.Secrets{Token: "t", Signing: []event.SigningSecret{{Secret: "whsec_s"}}}
 		_, err := b.Create(t.Context(), sub, secrets)
 		check(t, err)
-		record, result, err := b.Replace(t.Context(), sub, secrets, nil)
+		record, result, err := b.Replace(t.Context(), sub, secrets, store.Change{})
 		check(t, err)
 		if record.Version != 1 || result != (store.ControlResult{Version: 0, InForce: true}) {
 			t.Errorf("got version %d, %+v", record.Version, result)
 		}
 		secrets.Token = "other"
-		if record, _, err = b.Replace(t.Context(), sub, secrets, nil); err != nil || record.Version != 2 {
+		if record, _, err = b.Replace(t.Context(), sub, secrets, store.Change{}); err != nil || record.Version != 2 {
 			t.Errorf("a changed secret: version %d, %v", record.Version, err)
 		}
 	})
@@ -78,7 +78,7 @@ func TestReplace(t *testing.T) {
 		feed.Feed, feed.Start = "tenant", event.Start{Where: "sequence", Sequence: 0}
 		start.Start.Where = "beginning"
 		for member, sub := range map[string]event.Subscriber{"feed": feed, "start": start} {
-			_, _, err := b.Replace(t.Context(), sub, event.Secrets{}, nil)
+			_, _, err := b.Replace(t.Context(), sub, event.Secrets{}, store.Change{})
 			var immutable *store.ImmutableError
 			if !errors.As(err, &immutable) || immutable.Member != member {
 				t.Errorf("%s: %v", member, err)
@@ -88,10 +88,10 @@ func TestReplace(t *testing.T) {
 	t.Run("unknown, or a tombstone", func(t *testing.T) {
 		b := setup(t)
 		b.create("gone", event.Start{Where: "now"})
-		_, err := b.Delete(t.Context(), "gone", nil)
+		_, err := b.Delete(t.Context(), "gone", store.Change{})
 		check(t, err)
 		for _, id := range []string{"none", "gone"} {
-			if _, _, err := b.Replace(t.Context(), subscriber(id), event.Secrets{}, nil); !errors.Is(err, store.ErrNotFound) {
+			if _, _, err := b.Replace(t.Context(), subscriber(id), event.Secrets{}, store.Change{}); !errors.Is(err, store.ErrNotFound) {
 				t.Errorf("%s: %v", id, err)
 			}
 		}
@@ -105,7 +105,7 @@ func TestReplace(t *testing.T) {
 			wg.Go(func() {
 				sub := subscriber("acme")
 				sub.Description = string(rune('a' + i))
-				_, _, errs[i] = b.Replace(t.Context(), sub, event.Secrets{}, &version)
+				_, _, errs[i] = b.Replace(t.Context(), sub, event.Secrets{}, store.Change{IfMatch: &version})
 			})
 		}
 		wg.Wait()
@@ -149,7 +149,7 @@ func TestReplace_backoff(t *testing.T) {
 			b.exec(`UPDATE runs SET not_before = clock_timestamp() + interval '1 hour', wait_class = $1, wait_reason = 'HTTP 503',
 				failures = 3, failing_since = clock_timestamp()`, c.class)
 			c.change(&sub, &secrets)
-			_, _, err = b.Replace(t.Context(), sub, secrets, nil)
+			_, _, err = b.Replace(t.Context(), sub, secrets, store.Change{})
 			check(t, err)
 			run, err := b.Run(t.Context(), "acme")
 			check(t, err)
@@ -177,7 +177,7 @@ func TestRotateSigningSecret(t *testing.T) {
 	}
 	rotate := func(b *bundle, secret string, overlap time.Duration) store.Record {
 		b.t.Helper()
-		record, _, err := b.RotateSigningSecret(b.t.Context(), "acme", secret, overlap)
+		record, _, err := b.RotateSigningSecret(b.t.Context(), "acme", secret, overlap, store.Change{})
 		check(b.t, err)
 		return record
 	}
@@ -243,7 +243,7 @@ func TestDelete(t *testing.T) {
 		b := setup(t)
 		ctx := t.Context()
 		b.create("acme", event.Start{Where: "now"})
-		result, err := b.Delete(ctx, "acme", nil)
+		result, err := b.Delete(ctx, "acme", store.Change{})
 		check(t, err)
 		if result != (store.ControlResult{Version: 1, InForce: true}) {
 			t.Errorf("result is %+v", result)
@@ -251,7 +251,7 @@ func TestDelete(t *testing.T) {
 		_, errGet := b.Get(ctx, "acme")
 		_, errLoad := b.Load(ctx, "acme")
 		_, errStatus := b.Status(ctx, "acme")
-		_, errAgain := b.Delete(ctx, "acme", nil)
+		_, errAgain := b.Delete(ctx, "acme", store.Change{})
 		for name, err := range map[string]error{"get": errGet, "load": errLoad, "status": errStatus, "delete": errAgain} {
 			if !errors.Is(err, store.ErrNotFound) {
 				t.Errorf("%s: %v", name, err)
@@ -272,7 +272,7 @@ func TestDelete(t *testing.T) {
 		b := setup(t)
 		b.create("acme", event.Start{Where: "now"})
 		version := int64(7)
-		if _, err := b.Delete(t.Context(), "acme", &version); !errors.Is(err, store.ErrVersionMismatch) {
+		if _, err := b.Delete(t.Context(), "acme", store.Change{IfMatch: &version}); !errors.Is(err, store.ErrVersionMismatch) {
 			t.Errorf("got %v", err)
 		}
 		_, err := b.Get(t.Context(), "acme")
@@ -292,7 +292,7 @@ func TestDelete(t *testing.T) {
 		b.create("acme", event.Start{Where: "now"})
 		var wg sync.WaitGroup
 		wg.Go(func() {
-			if _, err := b.Delete(ctx, "acme", nil); err != nil {
+			if _, err := b.Delete(ctx, "acme", store.Change{}); err != nil {
 				t.Errorf("delete: %v", err)
 			}
 			if err := b.Purge(ctx, "acme"); err != nil {

@@ -142,7 +142,7 @@ func TestList(t *testing.T) {
 		_, err := b.Create(t.Context(), sub, event.Secrets{})
 		check(t, err)
 	}
-	_, err := b.Delete(t.Context(), "d", nil)
+	_, err := b.Delete(t.Context(), "d", store.Change{})
 	check(t, err)
 	for name, c := range map[string]struct {
 		filter store.ListFilter
@@ -226,12 +226,12 @@ func TestSecretsLeakNowhere(t *testing.T) {
 	check(t, err)
 	sub.Auth.Password = "canary-f"
 	secrets.Password = "canary-f"
-	_, _, err = b.Replace(ctx, sub, secrets, nil)
+	_, _, err = b.Replace(ctx, sub, secrets, store.Change{})
 	check(t, err)
-	_, _, err = b.RotateSigningSecret(ctx, "acme", "canary-g", time.Hour)
+	_, _, err = b.RotateSigningSecret(ctx, "acme", "canary-g", time.Hour, store.Change{})
 	check(t, err)
 	b.mustHoldNo("canary")
-	_, err = b.Delete(ctx, "acme", nil)
+	_, err = b.Delete(ctx, "acme", store.Change{})
 	check(t, err)
 	b.mustHoldNo("canary")
 	b.mustHoldNo("consumer.example")

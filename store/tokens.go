@@ -33,6 +33,8 @@ const (
 	TokensMax = 1000
 	// TokenFeedsMax is how many feeds one token may be for.
 	TokenFeedsMax = 100
+	// TokenEndedKept is how long a token is shown after its end.
+	TokenEndedKept = 30 * 24 * time.Hour
 )
 
 // Errors of tokens.
@@ -283,6 +285,19 @@ func (s *Store) RevokeToken(ctx context.Context, id string) error {
 		return ErrTokenNotFound
 	}
 	return nil
+}
+
+// ReapTokens removes tokens that ended TokenEndedKept ago, at most max of them,
+// and returns how many it removed. Several processes may call it at once.
+func (s *Store) ReapTokens(ctx context.Context, max int) (int, error) {
+	tag, err := s.pool.Exec(ctx, `
+		DELETE FROM tokens WHERE id = ANY (ARRAY(
+			SELECT id FROM tokens WHERE least(revoked_at, expires_at) <= clock_timestamp() - $1::interval
+			LIMIT $2 FOR UPDATE SKIP LOCKED))`, TokenEndedKept, max)
+	if err != nil {
+		return 0, fmt.Errorf("remove ended tokens: %w", err)
+	}
+	return int(tag.RowsAffected()), nil
 }
 
 // TouchTokens records when tokens were used last: how long ago, by id. Of what

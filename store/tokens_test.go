@@ -99,6 +99,34 @@ func TestCreateToken_refuses(t *testing.T) {
 	}
 }
 
+func TestReapTokens(t *testing.T) {
+	b := setup(t)
+	var ids []string
+	for range 5 {
+		token, _ := b.token(store.TokenSpec{Role: store.RoleReader, Feeds: []string{"default"}})
+		ids = append(ids, token.ID)
+	}
+	b.exec(`UPDATE tokens SET revoked_at = clock_timestamp() - interval '30 days' WHERE id = $1`, ids[0])
+	b.exec(`UPDATE tokens SET expires_at = clock_timestamp() - interval '30 days' WHERE id = $1`, ids[1])
+	b.exec(`UPDATE tokens SET revoked_at = clock_timestamp() - interval '29 days' WHERE id = $1`, ids[2])
+	b.exec(`UPDATE tokens SET expires_at = clock_timestamp() + interval '30 days' WHERE id = $1`, ids[3])
+	for _, want := range []int{1, 1, 0} {
+		if n, err := b.ReapTokens(t.Context(), 1); err != nil || n != want {
+			t.Errorf("removed %d, %v, want %d", n, err, want)
+		}
+	}
+	left, err := b.Tokens(t.Context(), "", 10)
+	check(t, err)
+	for _, token := range left {
+		if token.ID == ids[0] || token.ID == ids[1] {
+			t.Errorf("%s is still there", token.ID)
+		}
+	}
+	if len(left) != 3 {
+		t.Errorf("%d tokens are left, want 3", len(left))
+	}
+}
+
 func TestToken_ends(t *testing.T) {
 	t.Run("when it is revoked", func(t *testing.T) {
 		b := setup(t)
@@ -147,7 +175,7 @@ func TestToken_ends(t *testing.T) {
 		if got := b.authentic(text); got == nil || got.Subscriber != "acme" {
 			t.Fatalf("%+v", got)
 		}
-		_, err := b.Delete(t.Context(), "acme", nil)
+		_, err := b.Delete(t.Context(), "acme", store.Change{})
 		check(t, err)
 		if got, err := b.Token(t.Context(), made.ID); err != nil || got.State != store.TokenRevoked || b.authentic(text) != nil {
 			t.Errorf("a tombstone's token: %+v, %v", got, err)

@@ -173,15 +173,17 @@ func TestWakerKeepsHouse(t *testing.T) {
 			b.exec(test.before)
 			b.exec(`INSERT INTO idempotency_keys (feed_id, key, epoch, hash, sequence, expires_at)
 				SELECT $1, 'k' || i, 1, sha256(''), i, clock_timestamp() - interval '1 second' FROM generate_series(1, 5) i`, b.feed.ID)
+			b.exec(`INSERT INTO tokens (id, hash, role, created_by, revoked_at)
+				SELECT 'aaaaaaaaa' || i, sha256(''), 'admin', 'admin', clock_timestamp() - interval '31 days' FROM generate_series(2, 6) i`)
 			b.publish("Property", "")
 			b.exec(`UPDATE feeds SET floor_sequence = $2 WHERE id = $1`, b.feed.ID, b.publish("Property", ""))
 			b.wake(quick(func(c *worker.WakerConfig) { c.BatchMax = 2 }))
 			b.eventually(func() bool {
-				var keys, events, partitions int
-				b.check(b.pool.QueryRow(t.Context(), `SELECT (SELECT count(*) FROM idempotency_keys), (SELECT count(*) FROM events),
-					(SELECT count(*) FROM pg_inherits WHERE inhparent = 'attempts'::regclass)`).Scan(&keys, &events, &partitions))
-				return keys == 0 && events == 0 && partitions >= test.partitions
-			}, "keys and events are removed and partitions made")
+				var keys, tokens, events, partitions int
+				b.check(b.pool.QueryRow(t.Context(), `SELECT (SELECT count(*) FROM idempotency_keys), (SELECT count(*) FROM tokens), (SELECT count(*) FROM events),
+					(SELECT count(*) FROM pg_inherits WHERE inhparent = 'attempts'::regclass)`).Scan(&keys, &tokens, &events, &partitions))
+				return keys == 0 && tokens == 0 && events == 0 && partitions >= test.partitions
+			}, "keys, tokens and events are removed and partitions made")
 		})
 	}
 }

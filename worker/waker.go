@@ -27,7 +27,7 @@ type WakerConfig struct {
 	// Default 1 min.
 	MoveCursors time.Duration
 	// Housekeeping is how often partitions are made and dropped, and expired
-	// keys deleted. Default 1 h; after an error Sweep.
+	// keys and tokens deleted. Default 1 h; after an error Sweep.
 	Housekeeping time.Duration
 	// Retention is how often old events are looked for. They are removed by
 	// RemoveMax in a statement, with a RemovePause after each. Default 1 min,
