@@ -24,6 +24,8 @@ type backendConfig struct {
 	keyFile                string
 	// mayMakeKey lets the first start make the key.
 	mayMakeKey bool
+	// keysKept is how long an idempotency key counts; 0: the log's default.
+	keysKept time.Duration
 	// connectMax bounds the wait for a database that does not answer yet.
 	connectMax time.Duration
 	logger     *slog.Logger
@@ -71,7 +73,7 @@ func openBackend(ctx context.Context, cfg backendConfig) (b *backend, err error)
 		return nil, fmt.Errorf("open the master key: %w", err)
 	}
 	b.store = store.New(b.pool, sealer, store.WithLogger(cfg.logger))
-	b.log = eventlog.New(b.pool, eventlog.Config{ListenURL: b.directURL, Logger: cfg.logger})
+	b.log = eventlog.New(b.pool, eventlog.Config{ListenURL: b.directURL, KeyRetention: cfg.keysKept, Logger: cfg.logger})
 	if err := b.log.Start(context.WithoutCancel(ctx)); err != nil {
 		return nil, fmt.Errorf("start the log: %w", err)
 	}

@@ -48,6 +48,8 @@ func TestExitCodes(t *testing.T) {
 		"worker without key":       {[]string{"worker", "--database-url", "postgres://x"}, usage, "--key-file"},
 		"api without token":        {[]string{"api", "--database-url", "postgres://x", "--key-file", "k"}, usage, "POSTROAD_ADMIN_TOKEN"},
 		"a network":                {[]string{"api", "--allow-networks", "10.0.0.1"}, usage, "10.1.0.0/16"},
+		"days of attempts":         {[]string{"worker", "--database-url", "postgres://x", "--key-file", "k", "--attempts-keep", "0"}, usage, "--attempts-keep 0"},
+		"a time of keys":           {[]string{"dev", "--idempotency-keep", "0s"}, usage, "--idempotency-keep 0s"},
 		"a log level":              {[]string{"dev", "--log-level", "loud"}, usage, "loud"},
 		"both --until and --for":   {[]string{"subscriber", "pause", "a", "--until", "x", "--for", "1m"}, usage, "exclude"},
 		"an update of nothing":     {[]string{"subscriber", "update", "a"}, usage, "nothing to change"},

@@ -19,8 +19,7 @@ type devFlags struct {
 	stackConfig
 	dataDir string
 	log     logFlags
-	// attempts says which of them are logged.
-	attempts attemptFlags
+	keys    keyFlags
 }
 
 func (p *program) devCommand() *cobra.Command {
@@ -37,7 +36,7 @@ POSTROAD_DATA_DIR. The admin token is POSTROAD_ADMIN_TOKEN where that is set at
 the first start, else generated; it is kept in <data-dir>/admin-token.`,
 		Args: cobra.NoArgs,
 		Annotations: map[string]string{envFlags: "data-dir listen temporal-listen ui-listen metrics-listen database-url " +
-			"database-direct-url key-file allow-http-endpoints log-level log-format log-attempts"},
+			"database-direct-url key-file allow-http-endpoints log-level log-format log-attempts attempts-keep idempotency-keep"},
 		RunE: p.action(func(ctx context.Context, _ []string) error { return p.dev(ctx, f) }),
 	}
 	flags := command.Flags()
@@ -52,6 +51,7 @@ the first start, else generated; it is kept in <data-dir>/admin-token.`,
 	flags.BoolVar(&f.allowHTTPEndpoints, "allow-http-endpoints", false, "deliver to http:// endpoints beyond this machine too")
 	f.log.add(command)
 	f.attempts.add(command)
+	f.keys.add(command)
 	return command
 }
 
@@ -64,7 +64,9 @@ func (p *program) dev(ctx context.Context, f *devFlags) error {
 		return err
 	}
 	cfg := f.stackConfig
-	cfg.logAttempts = f.attempts.log
+	if cfg.keysKept, err = f.keys.duration(); err != nil {
+		return err
+	}
 	if cfg.dataDir, err = p.path(f.dataDir); err != nil {
 		return err
 	}

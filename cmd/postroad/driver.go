@@ -27,7 +27,7 @@ type driverConfig struct {
 	allowLoopback      bool
 	allowedPrefixes    []netip.Prefix
 	tracer             trace.Tracer // nil: nothing is traced
-	logAttempts        string
+	attempts           attemptFlags
 	logger             *slog.Logger
 }
 
@@ -44,12 +44,13 @@ func startDriver(ctx context.Context, cfg driverConfig) (*driver, error) {
 		Log: cfg.backend.log, Store: cfg.backend.store, DirectURL: cfg.backend.directURL,
 		SearchAttributes: cfg.searchAttributes, Slots: cfg.slots, AllowHTTPEndpoints: cfg.allowHTTPEndpoints,
 		AllowLoopback: cfg.allowLoopback, AllowedPrefixes: cfg.allowedPrefixes, Version: version(), Logger: cfg.logger,
-		Tracer: cfg.tracer, LogAttempts: cfg.logAttempts,
+		Tracer: cfg.tracer, LogAttempts: cfg.attempts.log,
 	})
 	var err error
 	d.worker, err = worker.New(worker.Config{
 		Client: cfg.temporal, Namespace: cfg.namespace, AdoptCluster: cfg.adoptCluster, Log: cfg.backend.log, Store: cfg.backend.store,
 		Activities: d.deliveries, DirectURL: cfg.backend.directURL, Slots: cfg.slots, Logger: cfg.logger,
+		Waker: worker.WakerConfig{AttemptsDays: cfg.attempts.days},
 	})
 	if err != nil {
 		return nil, err

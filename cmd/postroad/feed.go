@@ -128,7 +128,7 @@ func (p *program) feedEraseCommand() *cobra.Command {
 			if p.json {
 				return p.printJSON(answer.Body)
 			}
-			p.printf("erased the data of %s events, and %s answers to them\n", decimal(erased.Events), decimal(erased.Excerpts))
+			p.printf("erased the data of %s and %s to them\n", count(erased.Events, "event"), count(erased.Excerpts, "answer"))
 			return nil
 		}),
 	}

@@ -17,6 +17,7 @@ import (
 
 	"postroad/api"
 	"postroad/internal/tracing"
+	"postroad/store"
 	"postroad/worker"
 )
 
@@ -32,16 +33,24 @@ func (l *logFlags) add(command *cobra.Command) {
 	command.Flags().StringVar(&l.format, "log-format", "text", "`text` or json")
 }
 
-// attemptFlags say which attempts have a line in the log.
-type attemptFlags struct{ log string }
+// attemptFlags say which attempts have a line in the log, and how long all are
+// kept in the database.
+type attemptFlags struct {
+	log  string
+	days int
+}
 
 func (a *attemptFlags) add(command *cobra.Command) {
+	command.Flags().IntVar(&a.days, "attempts-keep", store.AttemptDaysKept, "how many whole `days` attempts are kept")
 	command.Flags().StringVar(&a.log, "log-attempts", "failures", "which attempts have a line in the log: all, `failures` or none")
 }
 
 func (a *attemptFlags) validate() error {
 	if !slices.Contains(worker.LogAttempts, a.log) {
 		return usagef("--log-attempts %q is none of %s", a.log, strings.Join(worker.LogAttempts, ", "))
+	}
+	if a.days < 1 {
+		return usagef("--attempts-keep %d: want 1 day or more", a.days)
 	}
 	return nil
 }

@@ -18,6 +18,7 @@ import (
 
 	"postroad/api"
 	"postroad/contract"
+	"postroad/event"
 	"postroad/internal/config"
 	"postroad/store"
 )
@@ -91,12 +92,29 @@ func (f *serverFlags) settings(options client.Options) []slog.Attr {
 	}
 }
 
+// keyFlags say how long an idempotency key counts.
+type keyFlags struct{ kept string }
+
+func (k *keyFlags) add(command *cobra.Command) {
+	command.Flags().StringVar(&k.kept, "idempotency-keep", "7d", "how long an idempotency key counts, as a `time`")
+}
+
+func (k *keyFlags) duration() (time.Duration, error) {
+	kept, err := event.ParseDuration(k.kept)
+	if err != nil || kept <= 0 {
+		return 0, usagef("--idempotency-keep %s: want a time such as 12h or 7d", k.kept)
+	}
+	return kept.Std(), nil
+}
+
 // databaseMax is how long a server waits for a database that does not answer.
 const databaseMax = time.Minute
 
-func (f *serverFlags) open(ctx context.Context, mayMakeKey bool, logger *slog.Logger) (*backend, error) {
+// open opens the database; keysKept is the API's affair.
+func (f *serverFlags) open(ctx context.Context, mayMakeKey bool, keysKept time.Duration, logger *slog.Logger) (*backend, error) {
 	return openBackend(ctx, backendConfig{
-		databaseURL: f.databaseURL, directURL: f.directURL, keyFile: f.keyFile, mayMakeKey: mayMakeKey, connectMax: databaseMax, logger: logger,
+		databaseURL: f.databaseURL, directURL: f.directURL, keyFile: f.keyFile, mayMakeKey: mayMakeKey, keysKept: keysKept,
+		connectMax: databaseMax, logger: logger,
 	})
 }
 
@@ -130,22 +148,24 @@ func (p *program) temporalOptions(logger *slog.Logger) (client.Options, error) {
 func (p *program) apiCommand() *cobra.Command {
 	f := &serverFlags{}
 	var uiURL, tokenFile string
+	var keys keyFlags
 	command := &cobra.Command{
 		Use:         "api",
 		Short:       "Run the HTTP API against a PostgreSQL and a Temporal of your own",
 		Long:        "Run the HTTP API. It needs PostgreSQL; without Temporal it goes on taking events." + temporalHelp,
 		Args:        cobra.NoArgs,
-		Annotations: map[string]string{envFlags: serverEnv + " temporal-ui-url admin-token-file"},
-		RunE:        p.action(func(ctx context.Context, _ []string) error { return p.api(ctx, f, uiURL, tokenFile) }),
+		Annotations: map[string]string{envFlags: serverEnv + " temporal-ui-url admin-token-file idempotency-keep"},
+		RunE:        p.action(func(ctx context.Context, _ []string) error { return p.api(ctx, f, keys, uiURL, tokenFile) }),
 	}
 	f.add(command.Flags(), "127.0.0.1:8080", "127.0.0.1:9464")
 	command.Flags().StringVar(&uiURL, "temporal-ui-url", "", "where Temporal's UI is, for links in the status")
 	command.Flags().StringVar(&tokenFile, "admin-token-file", "", "`file` with the admin token, where POSTROAD_ADMIN_TOKEN is not set")
+	keys.add(command)
 	f.log.add(command)
 	return command
 }
 
-func (p *program) api(ctx context.Context, f *serverFlags, uiURL, tokenFile string) error {
+func (p *program) api(ctx context.Context, f *serverFlags, keys keyFlags, uiURL, tokenFile string) error {
 	logger, err := f.log.logger(p.stderr)
 	if err != nil {
 		return err
@@ -157,6 +177,10 @@ func (p *program) api(ctx context.Context, f *serverFlags, uiURL, tokenFile stri
 	if err := f.validate(); err != nil {
 		return err
 	}
+	keysKept, err := keys.duration()
+	if err != nil {
+		return err
+	}
 	token, err := config.ReadAdminToken(p.env[config.EnvAdminToken], tokenFile)
 	if err != nil {
 		return usageError{err}
@@ -165,13 +189,14 @@ func (p *program) api(ctx context.Context, f *serverFlags, uiURL, tokenFile stri
 	if err != nil {
 		return err
 	}
-	logConfiguration(ctx, logger, append(f.settings(options), slog.Any("admin_token", config.Secret(token)), slog.String("temporal_ui_url", uiURL))...)
+	logConfiguration(ctx, logger, append(f.settings(options), slog.Any("admin_token", config.Secret(token)), slog.String("temporal_ui_url", uiURL),
+		slog.Duration("idempotency_keep", keysKept))...)
 	servers, err := listenBoth(ctx, "the API", f)
 	if err != nil {
 		return err
 	}
 	defer servers.close(ctx)
-	b, err := f.open(ctx, true, logger)
+	b, err := f.open(ctx, true, keysKept, logger)
 	if err != nil {
 		return err
 	}
@@ -219,7 +244,7 @@ func (p *program) workerCommand() *cobra.Command {
 		Long: "Run a worker: it delivers. Several may run; each subscriber is delivered to by one of them.\n" +
 			"It serves /healthz and /readyz." + temporalHelp,
 		Args:        cobra.NoArgs,
-		Annotations: map[string]string{envFlags: serverEnv + " slots log-attempts"},
+		Annotations: map[string]string{envFlags: serverEnv + " slots log-attempts attempts-keep"},
 		RunE:        p.action(func(ctx context.Context, _ []string) error { return p.worker(ctx, f, attempts, slots, adopt) }),
 	}
 	f.add(command.Flags(), "127.0.0.1:8081", "127.0.0.1:9465")
@@ -249,13 +274,14 @@ func (p *program) worker(ctx context.Context, f *serverFlags, attempts attemptFl
 	if err != nil {
 		return err
 	}
-	logConfiguration(ctx, logger, append(f.settings(options), slog.Int("slots", slots), slog.Bool("adopt_cluster", adopt), slog.String("log_attempts", attempts.log))...)
+	logConfiguration(ctx, logger, append(f.settings(options), slog.Int("slots", slots), slog.Bool("adopt_cluster", adopt), slog.String("log_attempts", attempts.log),
+		slog.Int("attempts_keep_days", attempts.days))...)
 	servers, err := listenBoth(ctx, "health checks", f)
 	if err != nil {
 		return err
 	}
 	defer servers.close(ctx)
-	b, err := f.open(ctx, false, logger)
+	b, err := f.open(ctx, false, 0, logger)
 	if err != nil {
 		return err
 	}
@@ -276,7 +302,7 @@ func (p *program) worker(ctx context.Context, f *serverFlags, attempts attemptFl
 		backend: b, temporal: temporal, namespace: options.Namespace, adoptCluster: adopt,
 		searchAttributes: registerSearchAttributes(ctx, temporal, options.Namespace, logger), slots: slots,
 		allowHTTPEndpoints: f.allowHTTPEndpoints, allowLoopback: f.allowLoopback, allowedPrefixes: networks, logger: logger,
-		tracer: traces.Tracer(), logAttempts: attempts.log,
+		tracer: traces.Tracer(), attempts: attempts,
 	})
 	if err != nil {
 		b.close()

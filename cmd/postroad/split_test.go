@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgxpool"
+
 	main "postroad/cmd/postroad"
 	"postroad/embedded"
 	"postroad/internal/testkit"
@@ -46,19 +48,37 @@ func TestSplitProcesses(t *testing.T) {
 
 	run("", "api", "--listen", "127.0.0.1:0", "--metrics-listen", "").want(t, failed).contains(t, "postroad migrate")
 	run("", "migrate").want(t, ok)
-	apiLog := serve("api")
+	apiLog := serve("api", "--idempotency-keep", "2h")
 	apiURL := await(t, apiLog, `the API is running" url=(\S+)`)
 	environ = append(environ, "POSTROAD_URL="+apiURL, "POSTROAD_TOKEN="+token)
 	consumer, heard := listenTo(t)
 	run("", "subscriber", "create", "split", "--endpoint", consumer, "--start", "beginning").want(t, ok)
-	run(`{"resourceName":"A","resourceRecordKey":"1"}`, "publish", "-").want(t, ok)
+	run(`{"resourceName":"A","resourceRecordKey":"1"}`, "publish", "-", "--idempotency-key", "k").want(t, ok)
+	pool, err := pgxpool.New(t.Context(), database)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pool.Close()
+	value := func(query string) (n int) {
+		if err := pool.QueryRow(t.Context(), query).Scan(&n); err != nil {
+			t.Fatalf("%s: %v", query, err)
+		}
+		return n
+	}
+	if keys := value(`SELECT count(*) FROM idempotency_keys WHERE expires_at BETWEEN now() + interval '1 hour' AND now() + interval '2 hours'`); keys != 1 {
+		t.Errorf("%d keys are kept for 2 hours, want 1", keys)
+	}
+	value(`WITH old AS (INSERT INTO attempts (subscriber, started_at, first_sequence, last_sequence, event_count, attempt, class, duration_us, request_bytes)
+		SELECT 'gone', now() - day * interval '1 day', 1, 1, 1, 1, 'success', 1, 1 FROM unnest(ARRAY[2, 4]) day RETURNING *) SELECT count(*) FROM old`)
 	// Nobody delivers yet, and the API is ready all the same.
 	if status := get(t, apiURL+"/readyz"); status != http.StatusOK {
 		t.Errorf("the API without a worker is not ready: %d", status)
 	}
-	workerLog := serve("worker")
+	workerLog := serve("worker", "--attempts-keep", "3")
 	health := await(t, workerLog, `the worker is running" health_url=(\S+)`)
 	testkit.Eventually(t, waitMax, func() bool { return get(t, health+"/readyz") == http.StatusOK }, "the worker is ready")
+	testkit.Eventually(t, waitMax, func() bool { return value(`SELECT count(*) FROM attempts WHERE subscriber = 'gone'`) == 1 },
+		"the attempt of 4 days ago is removed, and that of 2 days ago is not")
 	run("", "wait", "split", "--until", "idle", "--timeout", "1m").want(t, ok)
 	if text := heard(); !strings.Contains(text, `"ResourceRecordKey":"1"`) {
 		t.Errorf("the consumer heard %q", text)

@@ -34,10 +34,11 @@ type stackConfig struct {
 	databaseURL, directURL, keyFile                 string
 	allowHTTPEndpoints                              bool
 	// adminToken is used at the first start of a data directory.
-	adminToken  string
-	tracing     tracing.Tracing
-	logAttempts string
-	logger      *slog.Logger
+	adminToken string
+	tracing    tracing.Tracing
+	attempts   attemptFlags  // the zero value: the defaults
+	keysKept   time.Duration // 0: the default
+	logger     *slog.Logger
 }
 
 // stack is the whole of Postroad in one process.
@@ -104,7 +105,7 @@ func (s *stack) start(ctx context.Context) error {
 	}
 	s.backend, err = openBackend(ctx, backendConfig{
 		databaseURL: s.embedded.DatabaseURL, directURL: s.cfg.directURL, keyFile: s.cfg.keyFile, mayMakeKey: true,
-		connectMax: 10 * time.Second, logger: s.cfg.logger,
+		keysKept: s.cfg.keysKept, connectMax: 10 * time.Second, logger: s.cfg.logger,
 	})
 	if err != nil {
 		return err
@@ -132,7 +133,7 @@ func (s *stack) startServices(ctx context.Context) error {
 	s.driver, err = startDriver(ctx, driverConfig{
 		backend: s.backend, temporal: s.temporal, namespace: s.embedded.Namespace, searchAttributes: true,
 		allowHTTPEndpoints: s.cfg.allowHTTPEndpoints, allowLoopback: true, logger: s.cfg.logger,
-		tracer: s.cfg.tracing.Tracer(), logAttempts: s.cfg.logAttempts,
+		tracer: s.cfg.tracing.Tracer(), attempts: s.cfg.attempts,
 	})
 	if err != nil {
 		return err

@@ -37,6 +37,11 @@ type statusDocument struct {
 	AppliedVersion  int64      `json:"appliedVersion"`
 	WorkflowID      string     `json:"workflowId"`
 	TemporalURL     string     `json:"temporalUrl"`
+	Retention       struct {
+		RemovedFrom *time.Time `json:"removedFrom"`
+		LostEvents  int64      `json:"lostEvents"`
+		LostThrough int64      `json:"lostThrough"`
+	} `json:"retention"`
 
 	raw json.RawMessage
 }
@@ -100,6 +105,12 @@ func (p *program) statusOf(ctx context.Context, c *apiclient.Client, id string) 
 	}
 	if s.LastDeliveredAt != nil {
 		t.row("last delivered", s.LastDeliveredAt.UTC().Format(time.RFC3339))
+	}
+	if from := s.Retention.RemovedFrom; from != nil {
+		t.row("hard retention", "removes what it is owed from "+from.UTC().Format(time.RFC3339)+" on")
+	}
+	if lost := s.Retention.LostEvents; lost > 0 {
+		t.row("lost", fmt.Sprintf("%s up to %s, removed before delivery", count(lost, "event"), decimal(s.Retention.LostThrough)))
 	}
 	if s.DesiredVersion != s.AppliedVersion {
 		t.row("controls", fmt.Sprintf("%d accepted, %d in force", s.DesiredVersion, s.AppliedVersion))
