@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 )
 
 // wakerLock is the advisory lock of the active waker, one per database.
@@ -105,4 +106,15 @@ func pause(ctx context.Context, d time.Duration) bool {
 	case <-timer.C:
 		return true
 	}
+}
+
+// WakerActive reports whether some process holds the lock of the active waker.
+func WakerActive(ctx context.Context, pool *pgxpool.Pool) (active bool, err error) {
+	err = pool.QueryRow(ctx, `SELECT EXISTS (SELECT FROM pg_locks l JOIN pg_database d ON d.oid = l.database
+		WHERE d.datname = current_database() AND l.locktype = 'advisory' AND l.granted
+		AND l.classid::bigint = $1::bigint >> 32 AND l.objid::bigint = $1::bigint & 4294967295)`, int64(wakerLock)).Scan(&active)
+	if err != nil {
+		return false, fmt.Errorf("look for the waker: %w", err)
+	}
+	return active, nil
 }

@@ -41,7 +41,7 @@ func (p *program) rootCommand() *cobra.Command {
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.PersistentFlags().BoolVar(&p.json, "json", false, "write JSON for programs, errors too")
 	root.AddGroup(&cobra.Group{ID: groupServers, Title: "Servers:"}, &cobra.Group{ID: groupClients, Title: "Clients of a running server:"})
-	for _, command := range []*cobra.Command{p.demoCommand(), p.devCommand(), p.apiCommand(), p.workerCommand(), p.migrateCommand()} {
+	for _, command := range []*cobra.Command{p.demoCommand(), p.devCommand(), p.apiCommand(), p.workerCommand(), p.migrateCommand(), p.doctorCommand()} {
 		command.GroupID = groupServers
 		root.AddCommand(command)
 	}
