@@ -46,6 +46,10 @@ type Config struct {
 	// LeaseTrust is how long a confirmed lease may be relied on, and so how
 	// long a taker waits for the one it fenced.
 	LeaseTrust time.Duration // 1 s
+	// LeaseLost is how long a run waits for a word from PostgreSQL before it
+	// leaves its subscriber to whoever has one: it counts as dead then, as a
+	// process does that Temporal does not hear of for as long.
+	LeaseLost time.Duration // 30 s
 	// CheckpointAfter and CheckpointEvents trigger a checkpoint.
 	CheckpointAfter  time.Duration // 100 ms
 	CheckpointEvents int           // 250
@@ -75,6 +79,7 @@ func (c Config) withDefaults() Config {
 	setDefault(&c.Linger, 30*time.Second)
 	setDefault(&c.Touch, 10*time.Second)
 	setDefault(&c.LeaseTrust, time.Second)
+	setDefault(&c.LeaseLost, 30*time.Second)
 	setDefault(&c.CheckpointAfter, 100*time.Millisecond)
 	setDefault(&c.CheckpointEvents, 250)
 	setDefault(&c.UnsavedAge, 200*time.Millisecond)

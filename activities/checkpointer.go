@@ -49,6 +49,11 @@ type checkpointer struct {
 	mu      sync.Mutex
 	pending map[uuid.UUID]*submission
 	kick    chan struct{}
+	// written is closed when the group that is being written since began is; nil:
+	// none is.
+	written chan struct{}
+	began   time.Time
+	number  int64 // of the last try; of the writer's goroutine alone
 }
 
 // submission is the newest position of one run and those who wait for it. An
@@ -117,7 +122,9 @@ func (c *checkpointer) run(ctx context.Context) {
 			if len(group) == 0 {
 				break
 			}
+			c.writing(true)
 			c.writeGroup(ctx, group)
+			c.writing(false)
 		}
 	}
 }
@@ -129,7 +136,7 @@ func (c *checkpointer) last(ctx context.Context, group []*submission, reason err
 	}
 	ctx, cancel := context.WithTimeout(ctx, checkpointFinalTimeout)
 	defer cancel()
-	sentAt, batch := render(group)
+	sentAt, batch := c.render(group)
 	results, err := c.write(ctx, batch)
 	if err != nil {
 		c.logger.Warn("last checkpoints not written", "runs", len(group), "error", err)
@@ -145,12 +152,50 @@ func (c *checkpointer) last(ctx context.Context, group []*submission, reason err
 	}
 }
 
-func render(group []*submission) (sentAt time.Time, batch []*store.Checkpoint) {
+func (c *checkpointer) render(group []*submission) (sentAt time.Time, batch []*store.Checkpoint) {
 	sentAt, batch = time.Now(), make([]*store.Checkpoint, len(group))
+	c.number++
 	for i, s := range group {
 		batch[i] = s.render(sentAt)
+		batch[i].Number = c.number
 	}
 	return sentAt, batch
+}
+
+// writing notes that a group begins or ends to be written. What waits at its end
+// is the next one.
+func (c *checkpointer) writing(begins bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !begins {
+		close(c.written)
+		c.written = nil
+	}
+	if c.written == nil && (begins || len(c.pending) > 0) {
+		c.written, c.began = make(chan struct{}), time.Now()
+	}
+}
+
+// awaitWritten waits for a group that is being written for longer than usual, as
+// it is while PostgreSQL is out of reach, and for what came meanwhile. False: it
+// is not written within most.
+func (c *checkpointer) awaitWritten(usual, most time.Duration) bool {
+	timer := time.NewTimer(most)
+	defer timer.Stop()
+	for group := range 2 {
+		c.mu.Lock()
+		written, began := c.written, c.began
+		c.mu.Unlock()
+		if written == nil || group == 0 && time.Since(began) < usual {
+			return true
+		}
+		select {
+		case <-written:
+		case <-timer.C:
+			return false
+		}
+	}
+	return true
 }
 
 // take removes up to most submissions, all of them for 0.
@@ -174,7 +219,7 @@ func (c *checkpointer) take(most int) []*submission {
 func (c *checkpointer) writeGroup(ctx context.Context, group []*submission) {
 	pause := checkpointRetryMin
 	for {
-		sentAt, batch := render(group)
+		sentAt, batch := c.render(group)
 		tryCtx, cancel := context.WithTimeout(ctx, checkpointTimeout)
 		results, err := c.write(tryCtx, batch)
 		cancel()

@@ -25,7 +25,7 @@ func TestNewestCheckpoint(t *testing.T) {
 	c.submit(lease, at(9), done(9))
 	c.again(locked[0])
 	group := c.take(0)
-	_, batch := render(group)
+	_, batch := c.render(group)
 	if len(batch) != 1 || batch[0].Cursor != 9 {
 		t.Fatalf("%d checkpoints, the first up to %d", len(batch), batch[0].Cursor)
 	}

@@ -18,6 +18,14 @@ import (
 // not answer is noticed.
 const statementTimeout = 10 * time.Second
 
+// unwrittenMax is how long a Deliver waits for checkpoints that could not be
+// written. Positions that this process left behind are written before anybody
+// here begins after them; and a process that cannot reach PostgreSQL soon gives a
+// subscriber back, to another one that may.
+const unwrittenMax = 3 * time.Second
+
+var errOutOfReach = errors.New("PostgreSQL is out of reach")
+
 // ending says why a run ended.
 type ending int
 
@@ -28,7 +36,7 @@ const (
 	endBudget         // the time budget is used up
 	endParked         // nothing to send
 	endFenced         // another run holds the lease
-	endDrained        // the worker stops, or Temporal gave this run up
+	endDrained        // the worker stops, Temporal gave this run up, or PostgreSQL is out of reach
 	endBroken         // the position cannot be written
 )
 
@@ -92,6 +100,9 @@ func (a *Activities) stopping(ctx context.Context) bool {
 // take takes the lease and prepares a run; without a run the result says what
 // to wait for.
 func (a *Activities) take(base context.Context, id string, began time.Time) (*run, contract.DeliverResult, error) {
+	if !a.checkpoints.awaitWritten(a.cfg.LeaseTrust, unwrittenMax) {
+		return nil, contract.DeliverResult{}, errOutOfReach
+	}
 	lease := uuid.New()
 	sentAt := time.Now()
 	var taken store.Taken

@@ -58,7 +58,8 @@ func (u *unsaved) age(now time.Time) time.Duration {
 // gate waits until a request of n events may start, and counts it as started.
 // False: none may, the run is to end. Each request and each re-send passes it:
 //
-//   - no drain and no control was seen, and no wait is in force;
+//   - no drain and no control was seen, PostgreSQL was heard of within LeaseLost,
+//     and no wait is in force;
 //   - a crash now would repeat few enough events, all of them young;
 //   - the lease was ours less than LeaseTrust ago, by a statement sent then;
 //   - there is room to record the attempt.
@@ -68,7 +69,7 @@ func (r *run) gate(n int) bool {
 		now := time.Now()
 		r.mu.Lock()
 		switch {
-		case r.closed || r.draining || r.fenced || r.broken != nil || r.pos.stopped():
+		case r.closed || r.draining || r.lost || r.fenced || r.broken != nil || r.pos.stopped():
 			r.mu.Unlock()
 			return false
 		case !r.fewUnsaved(n, now):

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/url"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -248,6 +249,59 @@ func TestGateLease(t *testing.T) {
 	v.open()
 	deliver.want(contract.OutcomeParked)
 	wantSequence(t, arrivals(t, r.Requests(), all), 450)
+}
+
+// TestGateLost leaves a worker without PostgreSQL, which others still have: it
+// leaves its subscriber to them, with a request's answer unsaved.
+func TestGateLost(t *testing.T) {
+	t.Parallel()
+	const total = 300
+	setupLost := func(t *testing.T) (direct, b *bundle, v *valve, r *testkit.Receiver) {
+		direct = setup(t)
+		v = newValve(t, direct.url)
+		b = setupOn(t, v.url, func(c *activities.Config) { c.LeaseLost = 500 * time.Millisecond })
+		direct.publish(properties(total)...)
+		r = testkit.NewReceiver(t, testkit.ReceiverOptions{Script: func(n int, _ *testkit.Request) testkit.Answer {
+			if n == 50 {
+				v.shut()
+			}
+			return testkit.Answer{Hang: time.Millisecond}
+		}})
+		b.create(r.URL(), nil)
+		b.start(t.Context()).want(contract.OutcomeInterrupted)
+		return direct, b, v, r
+	}
+	t.Run("another worker goes on", func(t *testing.T) {
+		t.Parallel()
+		direct, b, v, r := setupLost(t)
+		sent := r.Count()
+		direct.drive(contract.OutcomeParked)
+		first, err := strconv.Atoi(r.Requests()[sent].Header.Get("Postroad-Sequence"))
+		check(t, err)
+		if first > sent+1 {
+			t.Errorf("after event %d the other worker went on with event %d", sent, first)
+		}
+		count := r.Count()
+		if _, err := b.Deliver(t.Context(), contract.DeliverInput{Subscriber: "acme"}); err == nil {
+			t.Error("a Deliver without PostgreSQL returned no error")
+		}
+		v.open()
+		testkit.Eventually(t, waitMax, func() bool { // all that was held back has arrived
+			_, err := b.store.Run(t.Context(), "acme")
+			return err == nil
+		}, "PostgreSQL is back")
+		wantQuiet(t, r, 300*time.Millisecond)
+		if row := direct.row(); row.Cursor != total || !row.Parked || r.Count() != count {
+			t.Errorf("what was held back came through: parked %t up to %d", row.Parked, row.Cursor)
+		}
+	})
+	t.Run("it goes on itself, after its own position", func(t *testing.T) {
+		t.Parallel()
+		_, b, v, r := setupLost(t)
+		v.open()
+		b.drive(contract.OutcomeParked)
+		wantSequence(t, arrivals(t, r.Requests(), all), total)
+	})
 }
 
 // TestGateTrust holds back the answer to a statement that found the lease, and

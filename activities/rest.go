@@ -36,11 +36,12 @@ func (r *run) touch() {
 }
 
 // startPulse marks the row as looked at, every so often, also while the run
-// waits for an answer or at the gate. A lease that was lost is noticed by it.
+// waits for an answer or at the gate. A lease that was lost is noticed by it, and
+// so is a PostgreSQL that is out of reach.
 func (r *run) startPulse() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.pulse = time.AfterFunc(r.a.cfg.Touch, r.beat)
+	r.pulse = time.AfterFunc(min(r.a.cfg.Touch, r.a.cfg.LeaseLost), r.beat)
 }
 
 func (r *run) beat() {
@@ -55,6 +56,15 @@ func (r *run) beat() {
 	}
 	if left <= 0 {
 		left = r.a.cfg.Touch
+	}
+	until := r.a.cfg.LeaseLost - time.Since(r.confirmed)
+	if until <= 0 && !r.lost {
+		r.lost = true
+		r.log.Warn("PostgreSQL is out of reach: the subscriber is left to other workers", "unheard_for", time.Since(r.confirmed))
+		r.wake()
+	}
+	if until > 0 {
+		left = min(left, until)
 	}
 	r.pulse.Reset(left)
 }
@@ -85,8 +95,9 @@ func (r *run) reconsider() bool {
 }
 
 // final submits a last checkpoint and waits until it is written. While
-// PostgreSQL is away it waits with the lease: nobody else can take it either.
-// A drain bounds the wait. False: it is not known to be written.
+// PostgreSQL is away it waits with the lease, for as long as it would with
+// anything else. A drain bounds the wait. False: it is not known to be written;
+// the writer goes on trying.
 func (r *run) final(change func(*store.Checkpoint)) (saved, bool) {
 	done := make(chan saved, 1)
 	r.mu.Lock()
@@ -105,8 +116,12 @@ func (r *run) final(change func(*store.Checkpoint)) (saved, bool) {
 		case <-time.After(time.Second):
 		}
 		r.mu.Lock()
-		draining := r.draining
+		draining, lost := r.draining, r.lost
 		r.mu.Unlock()
+		if lost {
+			r.abandoned = true
+			return saved{}, false
+		}
 		if draining && bound == nil {
 			bound = time.After(r.a.cfg.ReleaseTimeout)
 		}

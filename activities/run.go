@@ -67,6 +67,7 @@ type run struct {
 	draining   bool
 	fenced     bool
 	broken     error
+	lost       bool      // no word from PostgreSQL for LeaseLost
 	fallen     bool      // what comes next in the log is no longer kept
 	parking    bool      // the parking checkpoint is the last word
 	over       bool      // the run has ended
@@ -182,7 +183,7 @@ func (r *run) ended() ending {
 		return endBroken
 	case r.pos.stopped():
 		return endStopped
-	case r.draining:
+	case r.draining, r.lost:
 		return endDrained
 	case r.closed, r.fallen, r.follower.Erased():
 		return endControl // what it holds is not to be sent: take the row up anew

@@ -37,6 +37,9 @@ var errPanicked = errors.New("api: handler panicked")
 func (s *Server) handle(route string, allowed permission, h handler) gin.HandlerFunc {
 	return func(c *gin.Context) {
 		start := time.Now()
+		if s.draining.Err() != nil {
+			c.Header("Connection", "close") // its next request is for another process
+		}
 		control := http.NewResponseController(c.Writer)
 		if c.Request.ContentLength != 0 {
 			// A body that nobody reads must not hold the connection for ever.

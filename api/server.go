@@ -184,7 +184,7 @@ func New(config Config) (*Server, error) {
 func (s *Server) Handler() http.Handler { return s.engine }
 
 // Drain ends long polls at once and makes the server not ready; other requests
-// are served as before. Call it before http.Server.Shutdown.
+// are served as before, and their connections closed after it. Call it before http.Server.Shutdown.
 func (s *Server) Drain() { s.drain() }
 
 // Close stops what runs in the background. It does not wait for Temporal.

@@ -101,9 +101,20 @@ func TestReady(t *testing.T) {
 		t.Errorf("%s", a.body)
 	}
 	err = nil
+	connection := func() string {
+		recorder := httptest.NewRecorder()
+		b.server.Handler().ServeHTTP(recorder, httptest.NewRequest(http.MethodGet, "/healthz", nil))
+		return recorder.Header().Get("Connection")
+	}
+	if got := connection(); got != "" {
+		t.Errorf("Connection: %s", got)
+	}
 	b.server.Drain()
 	b.call("GET", "/readyz", "").refused(503, "not-ready", "")
 	b.call("GET", "/healthz", "").want(200, nil)
+	if got := connection(); got != "close" {
+		t.Errorf("Connection: %q while it drains, want close", got)
+	}
 }
 
 func TestMetrics(t *testing.T) {

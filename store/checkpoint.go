@@ -17,6 +17,10 @@ import (
 type Checkpoint struct {
 	ID    string
 	Lease uuid.UUID
+	// Number rises with every try to write a checkpoint under a lease. A try that
+	// was given up may arrive after later ones, and writes nothing then. 0: it is
+	// the only one.
+	Number int64
 
 	Cursor           int64
 	Settled          []int64
@@ -75,15 +79,16 @@ type CheckpointResult struct {
 //
 // What a checkpoint changes for the people who run Postroad is told by the same
 // statement; nothing of that is computed for one that changes nothing. $27 is
-// announceRetrying.
+// announceRetrying. A number that is not above the row's is that of a try that
+// was given up: who sent it has written since, and hears no answer.
 const writeCheckpoints = `
 WITH input AS (
     SELECT * FROM unnest($1::text[], $2::uuid[], $3::bigint[], $4::text[], $5::bigint[], $6::bigint[], $7::text[], $8::text[],
         $9::bool[], $10::int[], $11::int[], $12::int[], $13::bigint[], $14::bigint[], $15::int[], $16::bool[], $17::int[],
-        $18::int[], $19::text[], $20::bool[], $21::bool[], $22::text[], $23::bigint[], $24::bool[], $25::bool[], $26::bigint[])
+        $18::int[], $19::text[], $20::bool[], $21::bool[], $22::text[], $23::bigint[], $24::bool[], $25::bool[], $26::bigint[], $28::bigint[])
       AS c (id, lease, cursor, settled, previous_sequence, wait_us, wait_reason, wait_class,
         failing, failures, asked, event_attempt, range_first, range_last, range_attempt, probe, batch_limit,
-        in_flight, last_error, delivered, disable, halt, applied, release, park, failing_us)
+        in_flight, last_error, delivered, disable, halt, applied, release, park, failing_us, number)
 ), locked AS MATERIALIZED (
     SELECT r.id, r.trouble, CASE
         WHEN c.disable AND NOT r.disabled THEN 'disabled'
@@ -108,9 +113,9 @@ WITH input AS (
         parked = c.park,
         generation = CASE WHEN c.park THEN nextval('park_generations') ELSE r.generation END,
         trouble = CASE WHEN l.turn = 'recovered' THEN NULL ELSE coalesce(l.turn, r.trouble) END,
-        checked_at = clock_timestamp()
+        checked_at = clock_timestamp(), checkpoint = c.number
       FROM input c JOIN locked l ON l.id = c.id
-     WHERE r.id = c.id AND r.lease = c.lease
+     WHERE r.id = c.id AND r.lease = c.lease AND (r.checkpoint < c.number OR c.number = 0)
     RETURNING r.id, c.lease, r.desired_version, r.applied_version, r.generation, c.applied > 0 OR c.park OR c.release AS controls,
         r.feed_id, l.turn, l.trouble AS was, NULL::numeric AS lag, CASE WHEN l.turn IS NOT NULL AND NOT r.deleted THEN ` + noticeRun + ` END AS run
 ), told AS (` + insertNotices + `
@@ -131,7 +136,7 @@ func (s *Store) WriteCheckpoints(ctx context.Context, batch []*Checkpoint) ([]Ch
 	for i, c := range batch {
 		at[c.Lease] = i
 	}
-	rows, err := s.pool.Query(ctx, writeCheckpoints, append(checkpointArrays(batch), s.announceRetrying.Microseconds())...)
+	rows, err := s.pool.Query(ctx, writeCheckpoints, append(checkpointArrays(batch), s.announceRetrying.Microseconds(), column(batch, func(c *Checkpoint) int64 { return c.Number }))...)
 	if err != nil {
 		return nil, fmt.Errorf("write checkpoints: %w", err)
 	}

@@ -60,7 +60,7 @@ func (s *Store) takeOnce(ctx context.Context, subscriber string, lease uuid.UUID
 		WITH old AS (
 		    SELECT id, lease AS old_lease, parked AS old_parked FROM runs WHERE id = $1 FOR UPDATE
 		), taken AS (
-		    UPDATE runs r SET lease = $2, parked = false, applied_version = desired_version, checked_at = clock_timestamp(),
+		    UPDATE runs r SET lease = $2, checkpoint = 0, parked = false, applied_version = desired_version, checked_at = clock_timestamp(),
 		           paused = false, paused_until = NULL, pause_reason = NULL
 		      FROM old
 		     WHERE r.id = old.id AND `+runnable+`

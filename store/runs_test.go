@@ -74,6 +74,24 @@ func TestWriteCheckpoints(t *testing.T) {
 			t.Errorf("after the failure: %+v", again)
 		}
 	})
+	t.Run("a try that arrives after a later one", func(t *testing.T) {
+		b := setup(t)
+		b.create("acme", begin)
+		lease, _ := b.take()
+		at := func(number, cursor int64) *store.Checkpoint {
+			return &store.Checkpoint{ID: "acme", Lease: lease, Number: number, Cursor: cursor, Park: cursor == 9}
+		}
+		b.write(at(3, 4))
+		b.write(at(5, 9))
+		b.write(at(4, 4))
+		if run := b.run("acme"); !run.Parked || run.Cursor != 9 {
+			t.Errorf("parked %t up to %d, want parked up to 9", run.Parked, run.Cursor)
+		}
+		lease, _ = b.take() // whose process counts anew
+		if got := b.write(at(1, 10))[0]; !got.Held || b.run("acme").Cursor != 10 {
+			t.Errorf("the next lease's first checkpoint: %+v", got)
+		}
+	})
 	t.Run("never ends a hold", func(t *testing.T) {
 		b := setup(t)
 		b.create("acme", begin)

@@ -68,7 +68,9 @@ const (
 
 // sessionSettings make every session behave alike, whatever the role's or the
 // database's own defaults are; a stronger synchronous_commit than ours stays. A
-// transaction whose client died lets go of its locks after a minute.
+// transaction whose client died lets go of its locks after a minute, and a
+// session whose client's host vanished is over after another: after an outage of
+// the network those of before it must not fill max_connections.
 //
 // Plans are kept, and our tables grow faster than their statistics: a plan made
 // while a table was small must not read it whole, or sort it, once it is big, so
@@ -78,6 +80,7 @@ const sessionSettings = `SET default_transaction_isolation = 'read committed';
 	SET enable_seqscan = off; SET enable_bitmapscan = off; SET jit = off;
 	SET statement_timeout = '60s';
 	SET idle_in_transaction_session_timeout = '60s';
+	SET tcp_keepalives_idle = 30; SET tcp_keepalives_interval = 10; SET tcp_keepalives_count = 3;
 	SET timezone = 'UTC'`
 
 // PoolConfig reads a PostgreSQL URL and returns the configuration of a pool for

@@ -2,6 +2,7 @@ package worker
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"time"
@@ -27,12 +28,23 @@ type leader struct {
 	logger  *slog.Logger
 }
 
+// errYielded says that act returned before its time.
+var errYielded = errors.New("another one is let lead")
+
+// yieldPolls is for how many polls one that yielded keeps away from the lock.
+const yieldPolls = 3
+
 // run calls act, with a context that ends with the lock, each time the lock is
-// won, until ctx ends. It returns when act has returned.
+// won, until ctx ends. It returns when act has returned. Where act returns by
+// itself, others get a chance first.
 func (l leader) run(ctx context.Context, act func(context.Context)) {
 	for ctx.Err() == nil {
-		if err := l.session(ctx, act); err != nil && ctx.Err() == nil {
-			l.logger.Warn("waker session lost", "error", err)
+		err := l.session(ctx, act)
+		if err != nil && ctx.Err() == nil {
+			l.logger.Warn("waker session ended", "error", err)
+		}
+		if errors.Is(err, errYielded) {
+			pause(ctx, yieldPolls*l.poll)
 		}
 		pause(ctx, l.poll)
 	}
@@ -67,7 +79,7 @@ func (l leader) session(ctx context.Context, act func(context.Context)) error {
 	}
 }
 
-// lead runs act until the session is lost or ctx ends.
+// lead runs act until it returns, the session is lost or ctx ends.
 func (l leader) lead(ctx context.Context, conn *pgx.Conn, act func(context.Context)) error {
 	acting, stop := context.WithCancel(ctx)
 	done := make(chan struct{})
@@ -79,13 +91,21 @@ func (l leader) lead(ctx context.Context, conn *pgx.Conn, act func(context.Conte
 		stop()
 		<-done
 	}()
-	for pause(ctx, l.poll) {
+	poll := time.NewTicker(l.poll)
+	defer poll.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-done:
+			return errYielded
+		case <-poll.C:
+		}
 		var one int
 		if err := l.ask(ctx, conn, "SELECT 1", &one); err != nil {
 			return fmt.Errorf("keep waker lock: %w", err)
 		}
 	}
-	return nil
 }
 
 // ask queries one value; an answer that takes half the session's timeout is

@@ -24,13 +24,20 @@ type sender struct {
 	again       time.Duration // before the first repeat; doubles
 	againMax    time.Duration
 	afterError  time.Duration
-	logger      *slog.Logger
-	counters    *Counters
+	// yieldAfter is how long signals may fail, none of them arriving, before
+	// yield is called: another process may reach Temporal.
+	yieldAfter time.Duration
+	yield      func()
+	logger     *slog.Logger
+	counters   *Counters
 
 	mu    sync.Mutex
 	queue wakeQueue
 	byID  map[string]*wake
 	poked chan struct{} // of capacity 1
+	// failingSince is when the first signal began of those that failed since one
+	// arrived; zero: the last one did.
+	failingSince time.Time
 }
 
 // wake is one subscriber's next wake.
@@ -142,7 +149,12 @@ func (s *sender) attempt(ctx context.Context, w *wake) {
 	}
 	signalling, cancel := context.WithTimeout(ctx, s.timeout)
 	defer cancel()
-	if err := s.signaller.Wake(signalling, w.id, w.generation); err != nil {
+	began := time.Now()
+	err := s.signaller.Wake(signalling, w.id, w.generation)
+	if ctx.Err() == nil {
+		s.note(began, err)
+	}
+	if err != nil {
 		if ctx.Err() == nil {
 			s.counters.Failed.Add(1)
 			s.logger.Warn("wake not sent", "subscriber", w.id, "error", err)
@@ -163,6 +175,22 @@ func (s *sender) attempt(ctx context.Context, w *wake) {
 	after := w.delay
 	w.delay = min(2*w.delay, s.againMax) // once queued it is another goroutine's
 	s.requeue(w, after)
+}
+
+// note remembers how signals fare, and yields to another process when they have
+// failed for long.
+func (s *sender) note(began time.Time, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case err == nil:
+		s.failingSince = time.Time{}
+	case s.failingSince.IsZero():
+		s.failingSince = began
+	}
+	if err != nil && time.Since(s.failingSince) >= s.yieldAfter {
+		s.yield()
+	}
 }
 
 func (s *sender) requeue(w *wake, after time.Duration) {

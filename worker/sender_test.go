@@ -132,7 +132,7 @@ func TestSender(t *testing.T) {
 				n := &note{began: time.Now(), fails: tt.fails, takes: tt.takes}
 				x := &sender{
 					signaller: n, limiter: rate.NewLimiter(limit, 1), concurrency: 2, timeout: 15 * s,
-					again: 30 * s, againMax: 120 * s, afterError: 5 * s, logger: slog.New(slog.DiscardHandler),
+					again: 30 * s, againMax: 120 * s, afterError: 5 * s, yieldAfter: time.Hour, yield: func() {}, logger: slog.New(slog.DiscardHandler),
 					counters: &Counters{}, byID: map[string]*wake{}, poked: make(chan struct{}, 1),
 					parked: func(context.Context, string, int64) (bool, error) {
 						if tt.parked == nil {

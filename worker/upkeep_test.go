@@ -1,6 +1,7 @@
 package worker_test
 
 import (
+	"errors"
 	"testing"
 	"time"
 
@@ -47,6 +48,18 @@ func TestOneWakerIsActive(t *testing.T) {
 			AND database = (SELECT oid FROM pg_database WHERE datname = current_database()) AND (classid::bigint << 32 | objid::bigint) = x'706f7374726f6164'::bigint AND pid <> pg_backend_pid()`)
 		b.eventually(active(second), "the second one takes over")
 		b.eventually(func() bool { return !active(first)() }, "the first one stops acting")
+	})
+	t.Run("one whose signals do not arrive lets the other try", func(t *testing.T) {
+		t.Parallel()
+		b := setup(t)
+		b.park("acme", 1, property, 0)
+		b.signals.fail(errors.New("Temporal is away"))
+		b.wake(quick(func(c *worker.WakerConfig) { c.YieldAfter = 50 * time.Millisecond }))
+		second, _ := b.start(quick(nil))
+		b.publish("Property", "")
+		b.eventually(active(second), "the second one takes over")
+		b.signals.fail(nil)
+		b.woken("acme1", 1, b.generation("acme1"))
 	})
 	t.Run("a silent session is ended by PostgreSQL", func(t *testing.T) {
 		t.Parallel()

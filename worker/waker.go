@@ -53,6 +53,9 @@ type WakerConfig struct {
 	// SignalTimeout bounds one. Default 15 s: Temporal's client itself gives up
 	// after 10 s.
 	SignalTimeout time.Duration
+	// YieldAfter is how long signals may fail, none of them arriving, before
+	// another process is let be the active one. Default 15 s.
+	YieldAfter time.Duration
 	// RetryDelay is the pause after something failed. Default 5 s.
 	RetryDelay time.Duration
 	// Matchers is how many feeds are matched at once. Default 4.
@@ -89,6 +92,7 @@ func (c WakerConfig) WithDefaults() WakerConfig {
 	setDefault(&c.WakesBurst, 1_000)
 	setDefault(&c.Signals, 32)
 	setDefault(&c.SignalTimeout, 15*time.Second)
+	setDefault(&c.YieldAfter, 15*time.Second)
 	setDefault(&c.RetryDelay, 5*time.Second)
 	setDefault(&c.Matchers, 4)
 	setDefault(&c.Statements, 4)
@@ -184,11 +188,13 @@ type turn struct {
 const toldMax = 100_000
 
 func (w *Waker) act(ctx context.Context) {
+	ctx, yield := context.WithCancel(ctx)
+	defer yield()
 	t := &turn{
 		Waker: w, board: newBoard(), querying: make(chan struct{}, w.config.Statements), reload: make(chan struct{}, 1),
 		rows: newInbox[string, struct{}](), heads: newInbox[int64, int64](),
 	}
-	t.sender = t.newSender()
+	t.sender = t.newSender(yield)
 	w.logger.Info("waker active")
 	w.counters.Active.Store(1)
 	cancel := w.log.OnChange(t.noteHead)
@@ -212,12 +218,13 @@ func (w *Waker) act(ctx context.Context) {
 	running.Wait()
 }
 
-func (w *turn) newSender() *sender {
+func (w *turn) newSender(yield func()) *sender {
 	c := w.config
 	return &sender{
 		signaller: w.signaller, parked: w.stillParked,
 		limiter: rate.NewLimiter(rate.Limit(c.WakesPerSecond), c.WakesBurst), concurrency: c.Signals, timeout: c.SignalTimeout,
 		again: c.WakeAgain, againMax: c.WakeAgainMax, afterError: c.RetryDelay,
+		yieldAfter: c.YieldAfter, yield: yield,
 		logger: w.logger, counters: &w.counters, byID: map[string]*wake{}, poked: make(chan struct{}, 1),
 	}
 }

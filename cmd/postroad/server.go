@@ -33,6 +33,33 @@ func (l *logFlags) add(command *cobra.Command) {
 	command.Flags().StringVar(&l.format, "log-format", "text", "`text` or json")
 }
 
+// drainDelayMax leaves time for requests within what a stop may take.
+const drainDelayMax = 15 * time.Second
+
+// drainFlag says how long an API that stops serves on while it is not ready.
+type drainFlag struct{ delay time.Duration }
+
+func (d *drainFlag) add(command *cobra.Command) {
+	command.Flags().DurationVar(&d.delay, "drain-delay", 0,
+		"how `long` to serve on after SIGTERM while /readyz says no, for balancers that look at it; at most "+drainDelayMax.String())
+}
+
+func (d *drainFlag) validate() error {
+	if d.delay < 0 || d.delay > drainDelayMax {
+		return usagef("--drain-delay must be between 0s and %s", drainDelayMax)
+	}
+	return nil
+}
+
+func (d *drainFlag) wait(ctx context.Context) {
+	timer := time.NewTimer(d.delay)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+}
+
 // attemptFlags say which attempts have a line in the log, and how long all are
 // kept in the database.
 type attemptFlags struct {

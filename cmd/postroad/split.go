@@ -149,23 +149,25 @@ func (p *program) apiCommand() *cobra.Command {
 	f := &serverFlags{}
 	var uiURL, tokenFile string
 	var keys keyFlags
+	var drain drainFlag
 	command := &cobra.Command{
 		Use:         "api",
 		Short:       "Run the HTTP API against a PostgreSQL and a Temporal of your own",
 		Long:        "Run the HTTP API. It needs PostgreSQL; without Temporal it goes on taking events." + temporalHelp,
 		Args:        cobra.NoArgs,
-		Annotations: map[string]string{envFlags: serverEnv + " temporal-ui-url admin-token-file idempotency-keep"},
-		RunE:        p.action(func(ctx context.Context, _ []string) error { return p.api(ctx, f, keys, uiURL, tokenFile) }),
+		Annotations: map[string]string{envFlags: serverEnv + " temporal-ui-url admin-token-file idempotency-keep drain-delay"},
+		RunE:        p.action(func(ctx context.Context, _ []string) error { return p.api(ctx, f, keys, drain, uiURL, tokenFile) }),
 	}
 	f.add(command.Flags(), "127.0.0.1:8080", "127.0.0.1:9464")
 	command.Flags().StringVar(&uiURL, "temporal-ui-url", "", "where Temporal's UI is, for links in the status")
 	command.Flags().StringVar(&tokenFile, "admin-token-file", "", "`file` with the admin token, where POSTROAD_ADMIN_TOKEN is not set")
 	keys.add(command)
+	drain.add(command)
 	f.log.add(command)
 	return command
 }
 
-func (p *program) api(ctx context.Context, f *serverFlags, keys keyFlags, uiURL, tokenFile string) error {
+func (p *program) api(ctx context.Context, f *serverFlags, keys keyFlags, drain drainFlag, uiURL, tokenFile string) error {
 	logger, err := f.log.logger(p.stderr)
 	if err != nil {
 		return err
@@ -175,6 +177,9 @@ func (p *program) api(ctx context.Context, f *serverFlags, keys keyFlags, uiURL,
 		return err
 	}
 	if err := f.validate(); err != nil {
+		return err
+	}
+	if err := drain.validate(); err != nil {
 		return err
 	}
 	keysKept, err := keys.duration()
@@ -190,7 +195,7 @@ func (p *program) api(ctx context.Context, f *serverFlags, keys keyFlags, uiURL,
 		return err
 	}
 	logConfiguration(ctx, logger, append(f.settings(options), slog.Any("admin_token", config.Secret(token)), slog.String("temporal_ui_url", uiURL),
-		slog.Duration("idempotency_keep", keysKept))...)
+		slog.Duration("idempotency_keep", keysKept), slog.Duration("drain_delay", drain.delay))...)
 	servers, err := listenBoth(ctx, "the API", f)
 	if err != nil {
 		return err
@@ -229,6 +234,7 @@ func (p *program) api(ctx context.Context, f *serverFlags, keys keyFlags, uiURL,
 	failed := servers.wait(ctx, nil)
 	return errors.Join(failed, stopWithin(ctx, p.force, stopMax, func(ctx context.Context) {
 		server.Drain()
+		drain.wait(ctx)
 		servers.stop(ctx)
 	}))
 }

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/url"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -55,13 +56,31 @@ func newUnmigrated(t *testing.T) *topology {
 		t.Fatal(err)
 	}
 	p := &topology{t: t, database: database, temporal: startTemporalProcess(t, t.TempDir())}
-	p.toPostgres, p.toTemporal = newProxy(t, databaseAddress(parsed)), newProxy(t, p.temporal.address)
 	p.environ = []string{
-		"POSTROAD_DATABASE_URL=" + databaseVia(parsed, p.toPostgres.address), "POSTROAD_KEY_FILE=" + filepath.Join(t.TempDir(), "key"),
-		"POSTROAD_ADMIN_TOKEN=" + topologyToken, "TEMPORAL_ADDRESS=" + p.toTemporal.address,
+		"POSTROAD_KEY_FILE=" + filepath.Join(t.TempDir(), "key"), "POSTROAD_ADMIN_TOKEN=" + topologyToken,
 		"POSTROAD_LISTEN=127.0.0.1:0", "POSTROAD_METRICS_LISTEN=127.0.0.1:0",
 	}
+	p.lay(parsed)
 	return p
+}
+
+// lay lays ways of its own to PostgreSQL and Temporal.
+func (p *topology) lay(database *url.URL) {
+	p.toPostgres, p.toTemporal = newProxy(p.t, databaseAddress(database)), newProxy(p.t, p.temporal.address)
+	p.environ = append(slices.Clip(p.environ),
+		"POSTROAD_DATABASE_URL="+databaseVia(database, p.toPostgres.address), "TEMPORAL_ADDRESS="+p.toTemporal.address)
+}
+
+// aside is the same topology for processes that go ways of their own.
+func (p *topology) aside() *topology {
+	p.t.Helper()
+	parsed, err := url.Parse(p.database)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	aside := *p
+	aside.lay(parsed)
+	return &aside
 }
 
 // of is the same topology, where another release's binary is started.
@@ -145,6 +164,8 @@ type temporalProcess struct {
 	address string
 }
 
+var temporalStarting sync.Mutex
+
 func startTemporalProcess(t *testing.T, dir string) *temporalProcess {
 	t.Helper()
 	p := &temporalProcess{t: t, dir: dir}
@@ -155,6 +176,8 @@ func startTemporalProcess(t *testing.T, dir string) *temporalProcess {
 // start starts it again after its end. Over the same data it has the same id.
 func (p *temporalProcess) start(listen string) {
 	p.t.Helper()
+	temporalStarting.Lock() // it looks for free ports before it takes them
+	defer temporalStarting.Unlock()
 	p.child = startChildWith(p.t, p.t.TempDir(), []string{temporalVariable + "=" + p.dir}, listen)
 	p.address = await(p.t, &p.child.stdout, `(\S+)\n`)
 }
