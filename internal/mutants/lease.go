@@ -52,13 +52,13 @@ var leaseMutants = []Mutant{
 		Rule: "A lease only where runnable", File: "store/runs.go",
 		Old: `WHERE id = $1 FOR UPDATE
 		), taken AS (
-		    UPDATE runs r SET lease = $2, parked = false, applied_version = desired_version, checked_at = clock_timestamp(),
+		    UPDATE runs r SET lease = $2, checkpoint = 0, parked = false, applied_version = desired_version, checked_at = clock_timestamp(),
 		           paused = false, paused_until = NULL, pause_reason = NULL
 		      FROM old
 		     WHERE r.id = old.id AND ` + "`+runnable+`",
 		New: "WHERE id = $1 AND `+runnable+`" + `
 		), taken AS (
-		    UPDATE runs r SET lease = $2, parked = false, applied_version = desired_version, checked_at = clock_timestamp(),
+		    UPDATE runs r SET lease = $2, checkpoint = 0, parked = false, applied_version = desired_version, checked_at = clock_timestamp(),
 		           paused = false, paused_until = NULL, pause_reason = NULL
 		      FROM old
 		     WHERE r.id = old.id`,
@@ -82,8 +82,13 @@ var leaseMutants = []Mutant{
 	},
 
 	{
+		Rule: "Checkpoints rise", File: "store/checkpoint.go",
+		Old: " AND (r.checkpoint < c.number OR c.number = 0)", New: "",
+		Test: "store.TestWriteCheckpoints/a try that arrives after a later one",
+	},
+	{
 		Rule: "Checkpoints name their lease", File: "store/checkpoint.go",
-		Old: "WHERE r.id = c.id AND r.lease = c.lease\n    RETURNING", New: "WHERE r.id = c.id\n    RETURNING",
+		Old: "WHERE r.id = c.id AND r.lease = c.lease AND (", New: "WHERE r.id = c.id AND (",
 		Test: "store.TestTakeLease/fences whoever held it",
 	},
 	{

@@ -9,12 +9,12 @@ var runMutants = []Mutant{
 	},
 	{
 		Rule: "Gate a: no control, no drain", File: "activities/gate.go",
-		Old: "case r.closed || r.draining || r.fenced", New: "case r.draining || r.fenced",
+		Old: "case r.closed || r.draining || r.lost", New: "case r.draining || r.lost",
 		Test: "activities.TestGateResend/a control",
 	},
 	{
 		Rule: "Gate a: no control, no drain", File: "activities/gate.go",
-		Old: "case r.closed || r.draining || r.fenced", New: "case r.closed || r.fenced",
+		Old: "case r.closed || r.draining || r.lost", New: "case r.closed || r.lost",
 		Test: "activities.TestGateResend/a drain",
 	},
 	{
@@ -119,7 +119,7 @@ var runMutants = []Mutant{
 	},
 	{
 		Rule: "A run that lives marks its row", File: "store/checkpoint.go",
-		Old: "        checked_at = clock_timestamp()\n      FROM input", New: "        checked_at = r.checked_at\n      FROM input",
+		Old: "        checked_at = clock_timestamp(), checkpoint = c.number", New: "        checked_at = r.checked_at, checkpoint = c.number",
 		Test: "activities.TestTouchInFlight",
 	},
 
@@ -185,6 +185,16 @@ var runMutants = []Mutant{
 		Test: "activities.TestUnparkTaken",
 	},
 
+	{
+		Rule: "Out of reach is as good as dead", File: "activities/rest.go",
+		Old: "if until <= 0 && !r.lost {", New: "if false {",
+		Test: "activities.TestGateLost/another worker goes on",
+	},
+	{
+		Rule: "Out of reach is as good as dead", File: "activities/deliver.go",
+		Old: "if !a.checkpoints.awaitWritten(a.cfg.LeaseTrust, unwrittenMax) {", New: "if false {",
+		Test: "activities.TestGateLost/it goes on itself, after its own position",
+	},
 	{
 		Rule: "Drain has contexts of its own", File: "activities/deliver.go",
 		Old: "base := context.WithoutCancel(ctx)", New: "base := ctx",

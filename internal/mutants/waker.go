@@ -75,9 +75,14 @@ var wakerMutants = []Mutant{
 	},
 	{
 		Rule: "The waker waits for nobody", File: "worker/sender.go",
-		Old:  "\tif err := s.signaller.Wake(signalling, w.id, w.generation); err != nil {",
-		New:  "\ts.mu.Lock()\n\terr := s.signaller.Wake(signalling, w.id, w.generation)\n\ts.mu.Unlock()\n\tif err != nil {",
+		Old:  "\terr := s.signaller.Wake(signalling, w.id, w.generation)\n",
+		New:  "\ts.mu.Lock()\n\terr := s.signaller.Wake(signalling, w.id, w.generation)\n\ts.mu.Unlock()\n",
 		Test: "worker.TestWakerLearnsWhileSignalsBlock",
+	},
+	{
+		Rule: "A waker out of reach yields", File: "worker/sender.go",
+		Old: "if err != nil && time.Since(s.failingSince) >= s.yieldAfter {", New: "if false {",
+		Test: "worker.TestOneWakerIsActive/one whose signals do not arrive lets the other try",
 	},
 	{
 		Rule: "The waker waits for nobody", File: "worker/waker.go",
