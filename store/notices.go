@@ -54,7 +54,8 @@ type Notices struct {
 	Events []event.Event
 }
 
-// Notices reads the first notices by id, at most limit.
+// Notices reads the first notices by id, at most limit. One that this release
+// cannot read is handed on as it was noted: it must hold up no other.
 func (s *Store) Notices(ctx context.Context, limit int) (Notices, error) {
 	var n Notices
 	_, err := collect(ctx, s, "read notices", func(row pgx.CollectableRow) (struct{}, error) {
@@ -68,9 +69,12 @@ func (s *Store) Notices(ctx context.Context, limit int) (Notices, error) {
 		}
 		e.IdempotencyKey = fmt.Sprintf("notice/%d", id)
 		e.OccurredAt = at.UTC().Format(time.RFC3339Nano)
-		e.Data, err = noticeData(&e, data, at.UTC())
+		if e.Data, err = noticeData(&e, data, at.UTC()); err != nil {
+			s.logger.Warn("notice told as it was noted", "id", id, "error", err)
+			e.Data = data
+		}
 		n.IDs, n.Events = append(n.IDs, id), append(n.Events, e)
-		return struct{}{}, err
+		return struct{}{}, nil
 	}, `SELECT id, at, type, resource_name, resource_key, data FROM notices ORDER BY id LIMIT $1`, limit)
 	return n, err
 }

@@ -153,6 +153,25 @@ func TestNoticeTells(t *testing.T) {
 	}
 }
 
+// TestNoticeOfAnotherRelease: one that cannot be read is told as it stands, and
+// holds up no other.
+func TestNoticeOfAnotherRelease(t *testing.T) {
+	b := setup(t)
+	b.create("acme", event.Start{})
+	const noted = `{"run": {"Cursor": "later"}}`
+	b.exec(`INSERT INTO notices (type, resource_name, resource_key, data) VALUES ('subscriber.halted', 'Subscriber', 'other', $1)`, noted)
+	lease, _ := b.take()
+	b.write(&store.Checkpoint{ID: "acme", Lease: lease, Disable: true})
+	if diff := cmp.Diff([]string{"subscriber.halted other", "subscriber.disabled acme"}, b.notices()); diff != "" {
+		t.Error(diff)
+	}
+	n, err := b.Notices(t.Context(), 1)
+	check(t, err)
+	if got := string(n.Events[0].Data); got != noted {
+		t.Errorf("told %s, want it as it was noted", got)
+	}
+}
+
 // TestSystemSubscribersRaiseNothing: nor can they have an alert.
 func TestSystemSubscribersRaiseNothing(t *testing.T) {
 	b := setup(t)

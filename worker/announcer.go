@@ -60,12 +60,8 @@ func (w *turn) announceLoop(ctx context.Context) {
 // idempotency key of its own, and another process is not ahead by more than that.
 func (w *turn) announce(ctx context.Context) error {
 	for {
-		n, err := w.notices(ctx)
+		n, feed, err := w.notices(ctx)
 		if err != nil || len(n.IDs) == 0 {
-			return err
-		}
-		feed, err := w.log.Feed(ctx, eventlog.SystemFeed)
-		if err != nil {
 			return err
 		}
 		if err := w.tell(ctx, feed, n); err != nil {
@@ -78,9 +74,14 @@ func (w *turn) announce(ctx context.Context) error {
 	}
 }
 
-func (w *turn) notices(ctx context.Context) (store.Notices, error) {
+// notices reads what has to be told, and the feed where there is something.
+func (w *turn) notices(ctx context.Context) (n store.Notices, feed eventlog.Feed, err error) {
 	defer w.admit(ctx)()
-	return w.store.Notices(ctx, w.config.Announce.Max)
+	n, err = w.store.Notices(ctx, w.config.Announce.Max)
+	if err == nil && len(n.IDs) > 0 {
+		feed, err = w.log.Feed(ctx, eventlog.SystemFeed)
+	}
+	return n, feed, err
 }
 
 // tell appends and then removes. One that the log refuses keeps no other from

@@ -60,7 +60,8 @@ func TestWakerStatements(t *testing.T) {
 	if got := w.Counters().Statements.Load(); got < 4*rows*5 {
 		t.Errorf("%d queries, want at least 5 for each row", got)
 	}
-	if got := b.queries.most.Load(); got < 2 || got > 3 {
-		t.Errorf("%d queries at once, want 2 and the one of housekeeping", got)
+	// Housekeeping and retention have one each beside the two.
+	if got := b.queries.most.Load(); got < 2 || got > 4 {
+		t.Errorf("%d queries at once, want 2 and at most 2 of upkeep", got)
 	}
 }

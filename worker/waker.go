@@ -60,11 +60,11 @@ type WakerConfig struct {
 	RetryDelay time.Duration
 	// Matchers is how many feeds are matched at once. Default 4.
 	Matchers int
-	// Statements is how many statements are under way at once, beside the one of
-	// housekeeping. Default 4: deliveries checkpoint through the same pool of
+	// Statements is how many statements are under way at once, beside one of
+	// housekeeping, one of retention, and appends. Default 4: deliveries checkpoint through the same pool of
 	// connections, and a reload, which matches each row in a query of its own,
-	// would take them all. Each statement is short, and who waits is served in
-	// turn.
+	// would take them all. Each of these is short, and who waits is served in
+	// turn; the others may take long, and would hold up wakes.
 	Statements int
 	// LockPoll is how often an inactive waker tries to become the active one,
 	// and an active one shows that it lives; LockTimeout is when PostgreSQL
