@@ -221,6 +221,7 @@ func freeAddress(address string) (*net.TCPAddr, error) {
 			return nil, err
 		}
 		parsed.Port = free[0]
+		return parsed, nil // looking twice would only find what a child that is being started holds for a moment
 	}
 	return parsed, ports.Check(parsed.String())
 }
