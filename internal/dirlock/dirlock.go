@@ -62,7 +62,9 @@ func (l *Lock) Release() error {
 	}
 	file := l.file
 	l.file = nil
-	return errors.Join(file.Truncate(0), file.Close())
+	// A child that is just being started has the file open until it execs, and
+	// with it the lock: closing alone would leave it locked for that moment.
+	return errors.Join(file.Truncate(0), syscall.Flock(int(file.Fd()), syscall.LOCK_UN), file.Close())
 }
 
 func writePID(file *os.File) error {
