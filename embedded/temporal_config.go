@@ -92,6 +92,9 @@ func dynamicConfig() dynamicconfig.StaticClient {
 		// Let a cancelled activity learn of it without a heartbeat; nothing depends on them.
 		dynamicconfig.WorkerCommandsEnabled.Key():             true,
 		dynamicconfig.EnableCancelActivityWorkerCommand.Key(): true,
+		// Else a task goes to the open poll of a worker that is stopping, and is
+		// handed out again only after 10 s.
+		dynamicconfig.EnableCancelWorkerPollsOnShutdown.Key(): true,
 	}
 }
 

@@ -27,7 +27,7 @@ import (
 const (
 	// crowdWakeMax is how long 1,000 subscribers may take to have an event; the
 	// figure that counts is logged.
-	crowdWakeMax = 30 * time.Second
+	crowdWakeMax = time.Minute
 	// crowdParkMax is how long they may take to park: 30 s from the last event,
 	// and 2 min where a wake was lost on a busy machine and a sweep sends it.
 	crowdParkMax = 4 * time.Minute

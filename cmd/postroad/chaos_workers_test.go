@@ -20,8 +20,11 @@ import (
 const (
 	takeOverMax = 45 * time.Second // from a dead process
 	vanishedMax = 90 * time.Second // from one whose connections stay
-	wakeOverMax = 15 * time.Second // for the waker
-	goOnMax     = 5 * time.Second  // from one that stops in order
+	// wakeOverMax is for the waker: 2 s for its lock, and twice the 10 s after
+	// which Temporal hands out anew what it gave to a poll of the dead worker.
+	wakeOverMax = 45 * time.Second
+	// goOnMax is for one that stops in order, with one such hand-out.
+	goOnMax = 15 * time.Second
 )
 
 // remotes are the connections over which requests came.
