@@ -31,7 +31,7 @@ chaos: ## kill things while they work, at the periods of production
 	go test -tags chaos -run Chaos -count 1 -parallel 6 -timeout 40m ./...
 
 mutants: ## take out one rule after the other: a test of it must fail
-	go test -tags mutants -run TestMutants -count 1 -timeout 60m -v ./internal/mutants
+	go test -tags mutants -run TestMutants -count 1 -parallel 3 -timeout 60m -v ./internal/mutants
 
 bench: ## measure against the floor of this machine
 	go run ./cmd/postroad bench
