@@ -4,7 +4,6 @@ package main_test
 
 import (
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"os"
@@ -113,20 +112,7 @@ func (c *crowd) metric(name string) (value int) {
 // scrape is what the process shows at its metrics address; a busy one may refuse.
 func (c *crowd) scrape() string {
 	c.t.Helper()
-	request, err := http.NewRequestWithContext(c.t.Context(), http.MethodGet, c.metrics, nil)
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	response, err := http.DefaultClient.Do(request)
-	if err != nil {
-		return ""
-	}
-	defer func() { _ = response.Body.Close() }()
-	body, err := io.ReadAll(response.Body)
-	if err != nil {
-		return ""
-	}
-	return string(body)
+	return textAt(c.t, c.metrics)
 }
 
 // awaitParked waits until n rows are parked.

@@ -51,25 +51,6 @@ func newSplit(t *testing.T) *split {
 	return s
 }
 
-// startTemporal starts a Temporal with what dir holds.
-func startTemporal(t *testing.T, dir, listen string) *embedded.Stack {
-	t.Helper()
-	temporal, err := embedded.Start(t.Context(), embedded.Config{
-		DataDir: dir, WithoutDatabase: true, WithoutUI: true, TemporalListen: listen, NoSync: true,
-	})
-	if err != nil {
-		t.Fatalf("start Temporal: %v", err)
-	}
-	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), stopMax)
-		defer cancel()
-		if err := temporal.Stop(ctx); err != nil {
-			t.Errorf("stop Temporal: %v", err)
-		}
-	})
-	return temporal
-}
-
 func (s *split) start(command string, more ...string) *child {
 	s.t.Helper()
 	return startChildWith(s.t, s.t.TempDir(), s.environ, append([]string{command, "--allow-loopback-endpoints"}, more...)...)

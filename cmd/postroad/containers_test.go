@@ -1,7 +1,6 @@
 package main_test
 
 import (
-	"context"
 	"fmt"
 	"maps"
 	"net/http"
@@ -16,7 +15,6 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
-	"postroad/embedded"
 	"postroad/internal/ports"
 	"postroad/internal/testkit"
 )
@@ -49,19 +47,7 @@ type resident struct {
 
 func newHouse(t *testing.T) *house {
 	t.Helper()
-	temporal, err := embedded.Start(t.Context(), embedded.Config{
-		DataDir: t.TempDir(), WithoutDatabase: true, WithoutUI: true, TemporalListen: "127.0.0.1:0", NoSync: true,
-	})
-	if err != nil {
-		t.Fatalf("start Temporal: %v", err)
-	}
-	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), stopMax)
-		defer cancel()
-		if err := temporal.Stop(ctx); err != nil {
-			t.Errorf("stop Temporal: %v", err)
-		}
-	})
+	temporal := startTemporal(t, t.TempDir(), "127.0.0.1:0")
 	return &house{t: t, database: testkit.Database(t, nil), temporal: temporal.TemporalAddress, keys: t.TempDir()}
 }
 

@@ -20,19 +20,7 @@ import (
 // that they did not start.
 func TestSplitProcesses(t *testing.T) {
 	t.Parallel()
-	temporal, err := embedded.Start(t.Context(), embedded.Config{
-		DataDir: t.TempDir(), WithoutDatabase: true, WithoutUI: true, TemporalListen: "127.0.0.1:0", NoSync: true,
-	})
-	if err != nil {
-		t.Fatalf("start Temporal: %v", err)
-	}
-	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), stopMax)
-		defer cancel()
-		if err := temporal.Stop(ctx); err != nil {
-			t.Errorf("stop Temporal: %v", err)
-		}
-	})
+	temporal := startTemporal(t, t.TempDir(), "127.0.0.1:0")
 	database := testkit.Database(t, nil)
 	const token = "a-token-that-is-long-enough"
 	environ := []string{
@@ -88,6 +76,25 @@ func TestSplitProcesses(t *testing.T) {
 			t.Errorf("the log shows the token, or no configuration:\n%s", text)
 		}
 	}
+}
+
+// startTemporal starts a Temporal with what dir holds.
+func startTemporal(t *testing.T, dir, listen string) *embedded.Stack {
+	t.Helper()
+	temporal, err := embedded.Start(t.Context(), embedded.Config{
+		DataDir: dir, WithoutDatabase: true, WithoutUI: true, TemporalListen: listen, NoSync: true,
+	})
+	if err != nil {
+		t.Fatalf("start Temporal: %v", err)
+	}
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), stopMax)
+		defer cancel()
+		if err := temporal.Stop(ctx); err != nil {
+			t.Errorf("stop Temporal: %v", err)
+		}
+	})
+	return temporal
 }
 
 // background runs a server until the end of the test and returns its log.

@@ -225,9 +225,15 @@ func (c *child) metricsText() string {
 	if len(fields) == 0 {
 		c.t.Fatal("it names no metrics address")
 	}
-	request, err := http.NewRequestWithContext(c.t.Context(), http.MethodGet, fields[0], nil)
+	return textAt(c.t, fields[0])
+}
+
+// textAt is what a URL answers; empty: it did not, as a busy process may not.
+func textAt(t *testing.T, url string) string {
+	t.Helper()
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
 	if err != nil {
-		c.t.Fatal(err)
+		t.Fatal(err)
 	}
 	response, err := http.DefaultClient.Do(request)
 	if err != nil {
