@@ -26,12 +26,15 @@ const (
 )
 
 // Signals of the Subscriber workflow. A payload that is missing or does not
-// decode means the plain thing.
+// decode means the plain thing. A seek or a replay has none: without a payload
+// that says where to, or how much, it is refused and changes nothing.
 const (
 	SignalPause  = "pause"  // PauseSignal
 	SignalResume = "resume" // no payload
 	SignalWake   = "wake"   // WakeSignal
 	SignalStop   = "stop"   // no payload
+	SignalSeek   = "seek"   // SeekSignal
+	SignalReplay = "replay" // ReplaySignal
 )
 
 // Search attributes, both of type Keyword.
@@ -83,6 +86,41 @@ type PauseSignal struct {
 	Reason string `json:"reason,omitempty"`
 	// Until is an RFC 3339 time at which the pause ends by itself.
 	Until string `json:"until,omitempty"`
+}
+
+// SeekSignal asks for another position. It names one target: Sequence, Time or
+// To.
+type SeekSignal struct {
+	// Sequence: the next event sent is the first one above it; 0 or more.
+	Sequence *int64 `json:"sequence,omitempty"`
+	// Time is an RFC 3339 time: the next event sent is the first one recorded
+	// at it or later.
+	Time string `json:"time,omitempty"`
+	// To is SeekBeginning or SeekNow.
+	To string `json:"to,omitempty"`
+}
+
+// Targets of a SeekSignal that are neither a sequence nor a time.
+const (
+	SeekBeginning = "beginning" // the first event that the feed still has
+	SeekNow       = "now"       // the first event published from now on
+)
+
+// ReplaySignal asks for events to be sent again: those within its bounds, of
+// which it names at least one, or those that were missed. Single records are
+// replayed through the API: their keys must not stand in a history.
+type ReplaySignal struct {
+	// FromSequence and ToSequence are the first and the last sequence.
+	FromSequence *int64 `json:"fromSequence,omitempty"`
+	ToSequence   *int64 `json:"toSequence,omitempty"`
+	// FromTime and ToTime are RFC 3339 times: events recorded at FromTime or
+	// later, and before ToTime.
+	FromTime string `json:"fromTime,omitempty"`
+	ToTime   string `json:"toTime,omitempty"`
+	// ResourceNames leaves out the events of all other resources; none: all.
+	ResourceNames []string `json:"resourceNames,omitempty"`
+	// Missed selects the dead letters.
+	Missed bool `json:"missed,omitempty"`
 }
 
 // DeliverInput is Deliver's argument.
@@ -154,6 +192,8 @@ const (
 	ControlResume    = "resume"
 	ControlConfigure = "configure"
 	ControlDelete    = "delete"
+	ControlSeek      = "seek"
+	ControlReplay    = "replay"
 )
 
 // ApplyInput is Apply's argument: one control that came as a signal.
@@ -164,6 +204,17 @@ type ApplyInput struct {
 	Kind      string `json:"kind"`
 	Reason    string `json:"reason,omitempty"`
 	Until     string `json:"until,omitempty"`
+	// Of a seek; see SeekSignal.
+	Sequence *int64 `json:"sequence,omitempty"`
+	Time     string `json:"time,omitempty"`
+	To       string `json:"to,omitempty"`
+	// Of a replay; see ReplaySignal.
+	FromSequence  *int64   `json:"fromSequence,omitempty"`
+	ToSequence    *int64   `json:"toSequence,omitempty"`
+	FromTime      string   `json:"fromTime,omitempty"`
+	ToTime        string   `json:"toTime,omitempty"`
+	ResourceNames []string `json:"resourceNames,omitempty"`
+	Missed        bool     `json:"missed,omitempty"`
 }
 
 // ApplyResult is what Apply returns.

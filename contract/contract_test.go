@@ -32,6 +32,15 @@ var golden = []struct {
 	{contract.Carried{Controls: 3, WokenGeneration: 6, Last: &contract.DeliverResult{Outcome: contract.OutcomeHalted}, State: contract.StateHalted}, contract.Carried{}, `{"controls":3,"wokenGeneration":6,"last":{"outcome":"halted"},"state":"halted"} {}`},
 	{contract.WakeSignal{Generation: 7}, contract.WakeSignal{}, `{"generation":7} {}`},
 	{contract.PauseSignal{Reason: "maintenance", Until: "2030-01-01T00:00:00Z"}, contract.PauseSignal{}, `{"reason":"maintenance","until":"2030-01-01T00:00:00Z"} {}`},
+	{contract.SeekSignal{Sequence: new(int64(5)), Time: "2030-01-02T00:00:00Z", To: contract.SeekBeginning}, contract.SeekSignal{}, `{"sequence":5,"time":"2030-01-02T00:00:00Z","to":"beginning"} {}`},
+	{
+		contract.ReplaySignal{
+			FromSequence: new(int64(6)), ToSequence: new(int64(7)), FromTime: "2030-01-03T00:00:00Z", ToTime: "2030-01-04T00:00:00Z",
+			ResourceNames: []string{"Property"}, Missed: true,
+		},
+		contract.ReplaySignal{},
+		`{"fromSequence":6,"toSequence":7,"fromTime":"2030-01-03T00:00:00Z","toTime":"2030-01-04T00:00:00Z","resourceNames":["Property"],"missed":true} {}`,
+	},
 	{contract.DeliverInput{Subscriber: "acme"}, contract.DeliverInput{}, `{"subscriber":"acme"} {"subscriber":""}`},
 	{
 		result,
@@ -39,9 +48,13 @@ var golden = []struct {
 		`{"outcome":"backoff","remainingMillis":60000,"generation":7,"state":"waiting","reason":"HTTP 429 from the consumer; resumes 14:02:10 UTC","summary":"Retry-After 60 s, HTTP 429","feed":"default","delivered":12,"attributes":true} {"outcome":""}`,
 	},
 	{
-		contract.ApplyInput{Subscriber: "acme", RequestID: "subscriber:acme/run/1", Kind: contract.ControlPause, Reason: "maintenance", Until: "2030-01-01T00:00:00Z"},
+		contract.ApplyInput{
+			Subscriber: "acme", RequestID: "subscriber:acme/run/1", Kind: contract.ControlPause, Reason: "maintenance", Until: "2030-01-01T00:00:00Z",
+			Sequence: new(int64(5)), Time: "2030-01-02T00:00:00Z", To: contract.SeekNow, FromSequence: new(int64(6)), ToSequence: new(int64(7)),
+			FromTime: "2030-01-03T00:00:00Z", ToTime: "2030-01-04T00:00:00Z", ResourceNames: []string{"Property"}, Missed: true,
+		},
 		contract.ApplyInput{},
-		`{"subscriber":"acme","requestId":"subscriber:acme/run/1","kind":"pause","reason":"maintenance","until":"2030-01-01T00:00:00Z"} {"subscriber":"","requestId":"","kind":""}`,
+		`{"subscriber":"acme","requestId":"subscriber:acme/run/1","kind":"pause","reason":"maintenance","until":"2030-01-01T00:00:00Z","sequence":5,"time":"2030-01-02T00:00:00Z","to":"now","fromSequence":6,"toSequence":7,"fromTime":"2030-01-03T00:00:00Z","toTime":"2030-01-04T00:00:00Z","resourceNames":["Property"],"missed":true} {"subscriber":"","requestId":"","kind":""}`,
 	},
 	{contract.ApplyResult{Version: 9, Gone: true, Refused: "until is past"}, contract.ApplyResult{}, `{"version":9,"gone":true,"refused":"until is past"} {}`},
 }
@@ -106,16 +119,17 @@ func TestNames(t *testing.T) {
 	got := strings.Join([]string{
 		contract.Namespace, contract.TaskQueue, contract.ControlTaskQueue, contract.SubscriberWorkflow,
 		contract.DeliverActivity, contract.ApplyActivity,
-		contract.SignalPause, contract.SignalResume, contract.SignalWake, contract.SignalStop,
+		contract.SignalPause, contract.SignalResume, contract.SignalWake, contract.SignalStop, contract.SignalSeek, contract.SignalReplay,
 		contract.AttributeFeed, contract.AttributeState,
 		string(contract.OutcomeMore), string(contract.OutcomeBackoff), string(contract.OutcomePaused), string(contract.OutcomeHalted),
 		string(contract.OutcomeParked), string(contract.OutcomeGone), string(contract.OutcomeFenced), string(contract.OutcomeInterrupted),
 		contract.StateRunning, contract.StateWaiting, contract.StateRetrying, contract.StatePaused, contract.StateHalted, contract.StateDisabled,
-		contract.ControlPause, contract.ControlResume, contract.ControlConfigure, contract.ControlDelete,
+		contract.ControlPause, contract.ControlResume, contract.ControlConfigure, contract.ControlDelete, contract.ControlSeek, contract.ControlReplay,
+		contract.SeekBeginning, contract.SeekNow,
 	}, " ")
-	const want = "postroad postroad postroad-control Subscriber Deliver Apply pause resume wake stop PostroadFeed PostroadState " +
+	const want = "postroad postroad postroad-control Subscriber Deliver Apply pause resume wake stop seek replay PostroadFeed PostroadState " +
 		"more backoff paused halted parked gone fenced interrupted running waiting retrying paused halted disabled " +
-		"pause resume configure delete"
+		"pause resume configure delete seek replay beginning now"
 	if got != want {
 		t.Errorf("names\n%s, want\n%s", got, want)
 	}
