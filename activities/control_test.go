@@ -404,7 +404,7 @@ func TestControlsUnderLoad(t *testing.T) {
 			b.wantInForce(b.control(store.ControlResume).Version)
 		case 2:
 			b.configure(func(s *event.Subscriber, _ *event.Secrets) {
-				s.BatchSize, s.Label = 1+i%5, "label-"+strconv.Itoa(i)
+				s.BatchSize, s.Label = event.Count(1+i%5), "label-"+strconv.Itoa(i)
 			})
 		}
 	}

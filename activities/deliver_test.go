@@ -80,7 +80,7 @@ func TestDeliverStreams(t *testing.T) {
 					r := testkit.NewReceiver(t, testkit.ReceiverOptions{})
 					events := stream(t, name)
 					b.publishStream(name, len(events))
-					b.create(r.URL(), func(s *event.Subscriber) { s.BatchSize, s.Format = batch, format })
+					b.create(r.URL(), func(s *event.Subscriber) { s.BatchSize, s.Format = event.Count(batch), format })
 					result := b.deliver()
 					if result.Outcome != contract.OutcomeParked || result.Delivered != int64(len(events)) {
 						t.Errorf("%+v", result)

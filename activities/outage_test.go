@@ -39,7 +39,7 @@ type outage struct {
 func newOutage(t *testing.T, url string, batch int) *outage {
 	t.Helper()
 	o := &outage{bundle: setup(t)}
-	o.create(url, func(s *event.Subscriber) { s.BatchSize, s.Retry.Schedule = batch, event.ScheduleDefault() })
+	o.create(url, func(s *event.Subscriber) { s.BatchSize, s.Retry.Schedule = event.Count(batch), event.ScheduleDefault() })
 	o.more(outageBacklog)
 	return o
 }

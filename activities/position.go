@@ -60,7 +60,7 @@ type position struct {
 // newPosition takes up where the row stands.
 func newPosition(row *store.Run, sub *event.Subscriber, now time.Time) *position {
 	p := &position{
-		policy: sub.Retry, batchSize: sub.BatchSize,
+		policy: sub.Retry, batchSize: sub.BatchSize.Or(event.BatchSizeMax),
 		cursor: row.Cursor, previous: row.PreviousSequence,
 		failures: row.Failures, asked: row.Asked, eventAttempt: row.EventAttempt,
 		rangeFirst: row.RangeFirst, rangeLast: row.RangeLast, rangeAttempt: row.RangeAttempt,

@@ -16,7 +16,7 @@ import (
 var ladder = []event.Duration{event.Duration(time.Second), event.Duration(2 * time.Second), event.Duration(4 * time.Second)}
 
 func testPosition(batchSize int) *position {
-	sub := event.Subscriber{BatchSize: batchSize, Retry: event.Retry{
+	sub := event.Subscriber{BatchSize: event.Count(batchSize), Retry: event.Retry{
 		Schedule: ladder, GiveUpAfter: event.Duration(time.Minute), EventAttempts: 3, MaxRetryAfter: event.Day,
 	}}
 	p := newPosition(&store.Run{}, &sub, time.Time{})

@@ -139,7 +139,7 @@ func TestTracePassedOn(t *testing.T) {
 			t.Parallel()
 			b := setup(t)
 			r := testkit.NewReceiver(t, testkit.ReceiverOptions{})
-			b.create(r.URL(), func(s *event.Subscriber) { s.BatchSize = size })
+			b.create(r.URL(), func(s *event.Subscriber) { s.BatchSize = event.Count(size) })
 			b.publish(traced(properties(3))...)
 			b.drive(contract.OutcomeParked)
 			passed := 0

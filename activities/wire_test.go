@@ -23,7 +23,7 @@ func TestSignatures(t *testing.T) {
 				b := setup(t)
 				r := testkit.NewReceiver(t, testkit.ReceiverOptions{})
 				b.publishStream("reso-transport", 250)
-				b.create(r.URL(), func(s *event.Subscriber) { s.BatchSize, s.Format = batch, format })
+				b.create(r.URL(), func(s *event.Subscriber) { s.BatchSize, s.Format = event.Count(batch), format })
 				b.drive(contract.OutcomeParked)
 				secrets, err := b.store.Secrets(t.Context(), "acme")
 				check(t, err)
@@ -75,7 +75,7 @@ func TestPreviousSequence(t *testing.T) {
 				return script.note(n, testkit.Answer{})
 			}})
 			b.create(r.URL(), func(s *event.Subscriber) {
-				s.BatchSize, s.Filter.ResourceNames = batch, []string{"Property"}
+				s.BatchSize, s.Filter.ResourceNames = event.Count(batch), []string{"Property"}
 			})
 			b.drive(contract.OutcomeParked)
 			got := arrivals(t, r.Requests(), script.accepted)

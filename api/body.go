@@ -254,6 +254,7 @@ func semanticDetail(e *json.SemanticError) string {
 // ownNotation are the types whose own errors say it best.
 var ownNotation = map[reflect.Type]bool{
 	reflect.TypeFor[event.Duration](): true, reflect.TypeFor[event.Start](): true, reflect.TypeFor[*event.Start](): true,
+	reflect.TypeFor[event.Count](): true, reflect.TypeFor[*event.Count](): true,
 }
 
 const wholeNumber = "a whole number"

@@ -42,7 +42,7 @@ func testEvents(n int) []*event.Event {
 func TestHeadersOfRequestsInTurn(t *testing.T) {
 	t.Parallel()
 	for _, batchSize := range []int{1, 5} {
-		target := newTestTarget(t, event.Subscriber{BatchSize: batchSize, Signing: event.Signing{Scheme: event.SigningNone}}, event.Secrets{}, time.Time{})
+		target := newTestTarget(t, event.Subscriber{BatchSize: event.Count(batchSize), Signing: event.Signing{Scheme: event.SigningNone}}, event.Secrets{}, time.Time{})
 		x := newExchange(target)
 		now := time.Unix(1614265330, 0)
 		requests := []Request{

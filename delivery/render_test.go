@@ -119,7 +119,7 @@ func TestTargetFit(t *testing.T) {
 	c := NewClient(Config{})
 	defer c.Close()
 	for _, tt := range tests {
-		sub := event.Subscriber{ID: "a", Endpoint: event.Endpoint{URL: "https://c.example"}, BatchSize: tt.size, BatchBytes: tt.bytes}
+		sub := event.Subscriber{ID: "a", Endpoint: event.Endpoint{URL: "https://c.example"}, BatchSize: event.Count(tt.size), BatchBytes: tt.bytes}
 		sub.Signing.Scheme = event.SigningNone
 		target, err := c.NewTarget(TargetConfig{Subscriber: sub})
 		if err != nil {

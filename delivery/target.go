@@ -74,7 +74,7 @@ func (c *Client) NewTarget(cfg TargetConfig) (*Target, error) {
 	t := &Target{
 		id: sub.ID, url: u, origin: u.Scheme + "://" + u.Host,
 		timeout: sub.Endpoint.Timeout.Std(), maxRetryAfter: sub.Retry.MaxRetryAfter.Std(),
-		format: sub.Format, batched: sub.BatchSize > 1, batchSize: sub.BatchSize, batchBytes: sub.BatchBytes,
+		format: sub.Format, batched: sub.BatchSize != 1, batchSize: sub.BatchSize.Or(event.BatchSizeMax), batchBytes: sub.BatchBytes,
 		signingPrefix: "Webhook-",
 	}
 	switch sub.Signing.Scheme {

@@ -26,7 +26,7 @@ func TestTest(t *testing.T) {
 		batch  int
 		want   string
 	}{{event.FormatRESO, 1, reso}, {event.FormatRESO, 10, reso}, {event.FormatRaw, 1, `[]`}, {event.FormatRaw, 10, `[]`}} {
-		sub := event.Subscriber{Format: tt.format, BatchSize: tt.batch, Endpoint: event.Endpoint{URL: receiver.URL()}, Auth: event.Auth{Type: event.AuthBearer}}
+		sub := event.Subscriber{Format: tt.format, BatchSize: event.Count(tt.batch), Endpoint: event.Endpoint{URL: receiver.URL()}, Auth: event.Auth{Type: event.AuthBearer}}
 		target := targetOf(t, c, sub, event.Secrets{Token: "tok"}, time.Time{})
 		result := c.Test(context.Background(), target)
 		if a := result.Answer; a.Class != delivery.ClassSuccess || a.Status != 210+i+1 || string(a.Response) != "hello" || a.Duration <= 0 {

@@ -35,8 +35,16 @@ const (
 	LabelBoth              = "both"
 )
 
-// OnExhaustedHalt stops the subscriber at an event whose attempts are used up.
-const OnExhaustedHalt = "halt"
+// What becomes of an event whose attempts are used up.
+const (
+	OnExhaustedHalt = "halt" // the subscriber stops at it
+	OnExhaustedHold = "hold" // its key is set aside with its later events; other keys go on
+	OnExhaustedSkip = "skip" // it becomes a dead letter; all others go on
+)
+
+// CompactCatchUp leaves out, while the subscriber is far behind, the events that
+// a newer one of the same key follows.
+const CompactCatchUp = "catchUp"
 
 // Defaults of a subscriber's configuration.
 const (
@@ -74,20 +82,24 @@ type Subscriber struct {
 	LabelHeader string `json:"labelHeader"`
 	// Format is the body's format: reso or raw.
 	Format string `json:"format"`
-	// BatchSize is the most events in one request, 1-1,000.
-	BatchSize int `json:"batchSize"`
+	// BatchSize is the most events in one request, 1-1,000, or Auto.
+	BatchSize Count `json:"batchSize"`
 	// BatchBytes bounds a request's body, up to 8 MiB; one event always fits.
 	BatchBytes int `json:"batchBytes"`
-	// Lanes is the most requests in flight; this version has one lane.
-	Lanes int `json:"lanes"`
+	// Lanes is the most requests in flight, 1-64, or Auto. Events of one key are
+	// never in two of them. Lanes x BatchSize is at most InFlightEventsMax.
+	Lanes Count `json:"lanes"`
 	// Start is the first event owed; it cannot be changed later.
 	Start Start `json:"start"`
 	// Filter selects the events owed.
 	Filter Filter `json:"filter"`
 	// Retry says how failures are met.
 	Retry Retry `json:"retry"`
-	// OnExhausted says what happens to an event whose attempts are used up.
+	// OnExhausted says what happens to an event whose attempts are used up: halt,
+	// hold or skip.
 	OnExhausted string `json:"onExhausted"`
+	// Compact is CompactCatchUp, or empty: every event is sent.
+	Compact string `json:"compact,omitempty"`
 	// Alert says when people are to be told that the subscriber is behind; nil:
 	// never.
 	Alert *Alert `json:"alert,omitempty"`

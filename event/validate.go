@@ -21,6 +21,8 @@ const (
 	HeadersMax               = 32
 	HeaderValueBytesMax      = 4096
 	BatchSizeMax             = 1000
+	LanesMax                 = 64
+	InFlightEventsMax        = 10000 // lanes x batchSize
 	BatchBytesMax            = 8 << 20
 	BatchBytesMin            = 1 << 10
 	TimeoutMin               = Duration(time.Second)
@@ -90,11 +92,7 @@ func (s Subscriber) Validate(allowHTTP bool) FieldErrors {
 	checkHeaderValue(&e, "/label", s.Label)
 	checkOneOf(&e, "/labelHeader", s.LabelHeader, LabelEntityEventSource, LabelConsumerLabel, LabelBoth)
 	checkOneOf(&e, "/format", s.Format, FormatRESO, FormatRaw)
-	checkRange(&e, "/batchSize", s.BatchSize, 1, BatchSizeMax)
-	checkRange(&e, "/batchBytes", s.BatchBytes, BatchBytesMin, BatchBytesMax)
-	if s.Lanes != 1 {
-		e.Add("/lanes", "must be 1: this version delivers in one lane")
-	}
+	s.validateFlight(&e)
 	if s.Start.Where == "sequence" && s.Start.Sequence < 0 {
 		e.Add("/start/sequence", "must be 0 or more")
 	}
@@ -102,10 +100,22 @@ func (s Subscriber) Validate(allowHTTP bool) FieldErrors {
 	checkPatterns(&e, "/filter/eventTypes", s.Filter.EventTypes)
 	s.Retry.validate(&e)
 	s.validateAlert(&e)
-	checkOneOf(&e, "/onExhausted", s.OnExhausted, OnExhaustedHalt)
+	checkOneOf(&e, "/onExhausted", s.OnExhausted, OnExhaustedHalt, OnExhaustedHold, OnExhaustedSkip)
+	checkOneOf(&e, "/compact", s.Compact, "", CompactCatchUp)
 	checkText(&e, "/owner", s.Owner, NameCharactersMax)
 	checkText(&e, "/description", s.Description, DescriptionCharactersMax)
 	return e
+}
+
+// validateFlight checks what bounds the requests in flight. What is Auto is kept
+// within InFlightEventsMax by whoever tunes it.
+func (s Subscriber) validateFlight(e *FieldErrors) {
+	checkCount(e, "/batchSize", s.BatchSize, BatchSizeMax)
+	checkRange(e, "/batchBytes", s.BatchBytes, BatchBytesMin, BatchBytesMax)
+	checkCount(e, "/lanes", s.Lanes, LanesMax)
+	if events := int64(s.Lanes) * int64(s.BatchSize); s.Lanes != Auto && s.BatchSize != Auto && events > InFlightEventsMax {
+		e.Add("/lanes", fmt.Sprintf("must not make lanes x batchSize more than %d: %d x %d is %d", InFlightEventsMax, s.Lanes, s.BatchSize, events))
+	}
 }
 
 func (s Subscriber) validateAlert(e *FieldErrors) {
@@ -287,12 +297,18 @@ func checkOneOf(e *FieldErrors, pointer, s string, allowed ...string) {
 			return
 		}
 	}
-	e.Add(pointer, "must be one of: "+strings.Join(allowed, ", "))
+	e.Add(pointer, "must be one of: "+strings.TrimPrefix(strings.Join(allowed, ", "), ", "))
 }
 
 func checkRange(e *FieldErrors, pointer string, n, low, high int) {
 	if n < low || n > high {
 		e.Add(pointer, fmt.Sprintf("must be between %d and %d", low, high))
+	}
+}
+
+func checkCount(e *FieldErrors, pointer string, c Count, high int) {
+	if c != Auto && (c < 1 || int(c) > high) {
+		e.Add(pointer, fmt.Sprintf("must be between 1 and %d, or auto", high))
 	}
 }
 

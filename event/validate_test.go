@@ -54,6 +54,14 @@ func TestValidateAccepts(t *testing.T) {
 		"a header sent and kept":    func(s *event.Subscriber) { s.Endpoint.Headers = headers(32); s.Endpoint.HeadersSet = []string{"x-0"} },
 		"the bounds of timeout":     func(s *event.Subscriber) { s.Endpoint.Timeout = event.TimeoutMax },
 		"batches of 1,000":          func(s *event.Subscriber) { s.BatchSize, s.BatchBytes = 1000, 8<<20 },
+		"64 lanes":                  func(s *event.Subscriber) { s.Lanes, s.BatchSize = 64, 156 },
+		"10 lanes of 1,000":         func(s *event.Subscriber) { s.Lanes, s.BatchSize = 10, 1000 },
+		"auto lanes of 1,000":       func(s *event.Subscriber) { s.Lanes, s.BatchSize = event.Auto, 1000 },
+		"64 lanes of auto":          func(s *event.Subscriber) { s.Lanes, s.BatchSize = 64, event.Auto },
+		"auto lanes of auto":        func(s *event.Subscriber) { s.Lanes, s.BatchSize = event.Auto, event.Auto },
+		"hold":                      func(s *event.Subscriber) { s.OnExhausted = event.OnExhaustedHold },
+		"skip":                      func(s *event.Subscriber) { s.OnExhausted = event.OnExhaustedSkip },
+		"compaction":                func(s *event.Subscriber) { s.Compact = event.CompactCatchUp },
 		"a start at 0":              func(s *event.Subscriber) { s.Start = event.Start{Where: "sequence"} },
 		"20 steps of 24 h":          func(s *event.Subscriber) { s.Retry.Schedule = steps(20, event.Day) },
 		"one step of 1 ms":          func(s *event.Subscriber) { s.Retry.Schedule = steps(1, event.Duration(time.Millisecond)) },
@@ -169,9 +177,12 @@ func TestValidateRefuses(t *testing.T) {
 		"another label header":         {"/labelHeader", func(s *event.Subscriber) { s.LabelHeader = "X-Label" }},
 		"a format of later":            {"/format", func(s *event.Subscriber) { s.Format = "cloudevents" }},
 		"batchSize 1,001":              {"/batchSize", func(s *event.Subscriber) { s.BatchSize = 1001 }},
-		"batchSize -1":                 {"/batchSize", func(s *event.Subscriber) { s.BatchSize = -1 }},
+		"batchSize -2":                 {"/batchSize", func(s *event.Subscriber) { s.BatchSize = -2 }},
 		"batchBytes over 8 MiB":        {"/batchBytes", func(s *event.Subscriber) { s.BatchBytes = 8<<20 + 1 }},
-		"lanes 2":                      {"/lanes", func(s *event.Subscriber) { s.Lanes = 2 }},
+		"65 lanes":                     {"/lanes", func(s *event.Subscriber) { s.Lanes = 65 }},
+		"-2 lanes":                     {"/lanes", func(s *event.Subscriber) { s.Lanes = -2 }},
+		"lanes x batchSize of 11,000":  {"/lanes", func(s *event.Subscriber) { s.Lanes, s.BatchSize = 11, 1000 }},
+		"another compaction":           {"/compact", func(s *event.Subscriber) { s.Compact = "log" }},
 		"a start below 0":              {"/start/sequence", func(s *event.Subscriber) { s.Start = event.Start{Where: "sequence", Sequence: -1} }},
 		"an empty filter":              {"/filter/resourceNames", func(s *event.Subscriber) { s.Filter.ResourceNames = []string{} }},
 		"101 names":                    {"/filter/eventTypes", func(s *event.Subscriber) { s.Filter.EventTypes = names(101) }},
@@ -189,7 +200,7 @@ func TestValidateRefuses(t *testing.T) {
 		"an alert on _system":          {"/alert", func(s *event.Subscriber) { s.Feed, s.Alert = "_system", &event.Alert{LagSeconds: 1} }},
 		"maxRetryAfter over 30 d":      {"/retry/maxRetryAfter", func(s *event.Subscriber) { s.Retry.MaxRetryAfter = 31 * event.Day }},
 		"101 attempts":                 {"/retry/eventAttempts", func(s *event.Subscriber) { s.Retry.EventAttempts = 101 }},
-		"a way out of later":           {"/onExhausted", func(s *event.Subscriber) { s.OnExhausted = "skip" }},
+		"a way out of later":           {"/onExhausted", func(s *event.Subscriber) { s.OnExhausted = "drop" }},
 		"a long owner":                 {"/owner", func(s *event.Subscriber) { s.Owner = strings.Repeat("a", 256) }},
 		"NUL in the description":       {"/description", func(s *event.Subscriber) { s.Description = "a\x00" }},
 		"bad UTF-8 in the description": {"/description", func(s *event.Subscriber) { s.Description = "a\xff" }},
@@ -291,6 +302,29 @@ func TestStartJSON(t *testing.T) {
 		if err := json.Unmarshal([]byte(text), &start); err == nil || start.Where != "beginning" {
 			t.Errorf("%s is read as %+v, %v", text, start, err)
 		}
+	}
+}
+
+// TestCountJSON reads and writes numbers and "auto", and nothing else.
+func TestCountJSON(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]event.Count{`0`: 0, `1`: 1, `64`: 64, `1000`: 1000, `"auto"`: event.Auto} {
+		var got event.Count
+		if err := json.Unmarshal([]byte(text), &got); err != nil || got != want {
+			t.Errorf("%s is read as %d, %v", text, got, err)
+		}
+		if back, err := json.Marshal(got); err != nil || string(back) != text {
+			t.Errorf("%s is written as %s, %v", text, back, err)
+		}
+	}
+	for _, text := range []string{`-1`, `-2`, `1.5`, `1e3`, `"3"`, `"Auto"`, `""`, `true`, `[]`, `{}`, `99999999999`} {
+		got := event.Count(7)
+		if err := json.Unmarshal([]byte(text), &got); err == nil || got != 7 {
+			t.Errorf("%s is read as %d, %v", text, got, err)
+		}
+	}
+	if a, b := event.Auto.Or(1000), event.Count(3).Or(1000); a != 1000 || b != 3 {
+		t.Errorf("Or gives %d and %d, want 1000 and 3", a, b)
 	}
 }
 

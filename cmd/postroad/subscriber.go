@@ -132,7 +132,7 @@ func (p *program) subscriberListCommand() *cobra.Command {
 			}
 			t := p.table("ID", "FEED", "ENDPOINT", "FORMAT", "BATCH", "LABEL")
 			for _, s := range list {
-				t.row(s.ID, s.Feed, s.Endpoint.URL, s.Format, strconv.Itoa(s.BatchSize), s.Label)
+				t.row(s.ID, s.Feed, s.Endpoint.URL, s.Format, s.BatchSize.String(), s.Label)
 			}
 			return t.flush()
 		}),
