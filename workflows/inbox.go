@@ -48,7 +48,7 @@ func (i *inboundInterceptor) ExecuteWorkflow(ctx workflow.Context, in *intercept
 // before the workflow's code of the same task, so it only takes note.
 func (i *inboundInterceptor) HandleSignal(ctx workflow.Context, in *interceptor.HandleSignalInput) error {
 	switch in.SignalName {
-	case contract.SignalPause, contract.SignalResume, contract.SignalWake, contract.SignalStop:
+	case contract.SignalPause, contract.SignalResume, contract.SignalWake, contract.SignalStop, contract.SignalSeek, contract.SignalReplay:
 		i.inbox.arrived = append(i.inbox.arrived, signal{in.SignalName, in.Arg})
 		return nil
 	}

@@ -56,24 +56,48 @@ func TestReplay(t *testing.T) {
 	for _, file := range histories(t) {
 		t.Run(strings.TrimPrefix(file, "testdata/"), func(t *testing.T) {
 			t.Parallel()
-			history := readHistory(t, file)
-			replayer, err := worker.NewWorkflowReplayerWithOptions(worker.WorkflowReplayerOptions{
-				Interceptors: []interceptor.WorkerInterceptor{Interceptor()},
-			})
-			if err != nil {
-				t.Fatal(err)
-			}
-			replayer.RegisterWorkflowWithOptions(Subscriber, workflow.RegisterOptions{Name: contract.SubscriberWorkflow})
-			started := history.GetEvents()[0].GetWorkflowExecutionStartedEventAttributes()
-			// Without the workflow ID the run would refuse to be a subscriber's.
-			options := worker.ReplayWorkflowHistoryOptions{OriginalExecution: workflow.Execution{
-				ID: started.GetWorkflowId(), RunID: started.GetOriginalExecutionRunId(),
-			}}
-			logger := sdklog.NewStructuredLogger(slog.New(slog.DiscardHandler))
-			if err := replayer.ReplayWorkflowHistoryWithOptions(logger, history, options); err != nil {
-				t.Errorf("the code no longer does what it did: %v", err)
-			}
+			replay(t, readHistory(t, file))
 		})
+	}
+}
+
+// TestReplayIgnoredSignals: a run of the first release that was sent a signal of a
+// later one has ignored it, and goes on so.
+func TestReplayIgnoredSignals(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{contract.SignalSeek, contract.SignalReplay} {
+		history, renamed := readHistory(t, "testdata/v0.1.0/subscriber-shapes.json"), 0
+		for _, e := range history.GetEvents() {
+			if attributes := e.GetWorkflowExecutionSignaledEventAttributes(); attributes.GetSignalName() == "of a later release" {
+				attributes.SignalName = name
+				renamed++
+			}
+		}
+		if renamed != 1 {
+			t.Fatalf("%d signals to rename", renamed)
+		}
+		replay(t, history)
+	}
+}
+
+// replay fails the test if the code does not do what the history says.
+func replay(t *testing.T, history *historypb.History) {
+	t.Helper()
+	replayer, err := worker.NewWorkflowReplayerWithOptions(worker.WorkflowReplayerOptions{
+		Interceptors: []interceptor.WorkerInterceptor{Interceptor()},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	replayer.RegisterWorkflowWithOptions(Subscriber, workflow.RegisterOptions{Name: contract.SubscriberWorkflow})
+	started := history.GetEvents()[0].GetWorkflowExecutionStartedEventAttributes()
+	// Without the workflow ID the run would refuse to be a subscriber's.
+	options := worker.ReplayWorkflowHistoryOptions{OriginalExecution: workflow.Execution{
+		ID: started.GetWorkflowId(), RunID: started.GetOriginalExecutionRunId(),
+	}}
+	logger := sdklog.NewStructuredLogger(slog.New(slog.DiscardHandler))
+	if err := replayer.ReplayWorkflowHistoryWithOptions(logger, history, options); err != nil {
+		t.Errorf("the code no longer does what it did: %v", err)
 	}
 }
 
@@ -86,7 +110,7 @@ func TestReplayShapes(t *testing.T) {
 		"begun afresh", "begun by continue-as-new", "completed", "cancelled",
 		"outcome of a later release", "signal of a later release", "signal without payload", "signal that cannot be read",
 		"activity tried again", "timer fired", "timer cancelled", "state written", "signal while Deliver runs",
-		"control " + contract.ControlPause, "control " + contract.ControlResume,
+		"control " + contract.ControlPause, "control " + contract.ControlResume, "control " + contract.ControlSeek, "control " + contract.ControlReplay,
 	}
 	for prefix, what := range map[string]string{"Outcome": "outcome ", "Signal": "signal "} {
 		for _, value := range constants(t, prefix) {

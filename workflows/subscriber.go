@@ -133,12 +133,36 @@ func (s *subscriber) takeSignals(ctx workflow.Context) {
 			})
 		case contract.SignalResume:
 			s.enqueue(ctx, contract.ApplyInput{Kind: contract.ControlResume})
+		case contract.SignalSeek, contract.SignalReplay:
+			s.move(ctx, signal)
 		case contract.SignalWake:
 			s.wake(decode[contract.WakeSignal](signal).Generation)
 		case contract.SignalStop:
 			s.look = true // the row decides whether this ends the run
 		}
 	}
+}
+
+// move queues a seek or a replay. A payload that cannot be read asks for
+// nothing: Apply refuses it and changes nothing.
+//
+// Runs that began before these signals were known may have one in their
+// history, ignored. It stays ignored, as do others in the same run.
+func (s *subscriber) move(ctx workflow.Context, received signal) {
+	if workflow.GetVersion(ctx, "signal "+received.name, workflow.DefaultVersion, 1) == workflow.DefaultVersion {
+		workflow.GetLogger(ctx).Warn("signal ignored: an earlier one of that name was, in this run", "subscriber", s.id, "signal", received.name)
+		return
+	}
+	if received.name == contract.SignalSeek {
+		seek := decode[contract.SeekSignal](received)
+		s.enqueue(ctx, contract.ApplyInput{Kind: contract.ControlSeek, Sequence: seek.Sequence, Time: seek.Time, To: seek.To})
+		return
+	}
+	replay := decode[contract.ReplaySignal](received)
+	s.enqueue(ctx, contract.ApplyInput{
+		Kind: contract.ControlReplay, FromSequence: replay.FromSequence, ToSequence: replay.ToSequence,
+		FromTime: replay.FromTime, ToTime: replay.ToTime, ResourceNames: replay.ResourceNames, Missed: replay.Missed,
+	})
 }
 
 // enqueue queues a control under a request id that no other signal gets: the

@@ -178,6 +178,30 @@ func TestSubscriberRests(t *testing.T) {
 			calls: []call{{0, contract.DeliverResult{Outcome: contract.OutcomeParked, Generation: 7, RemainingMillis: 30_000}}, halted},
 			want:  []time.Duration{0, 30 * s}, timers: []time.Duration{30 * s},
 		},
+		"parked until ends early by its wake, once, and its timer is cancelled": {
+			calls:  []call{{0, contract.DeliverResult{Outcome: contract.OutcomeParked, Generation: 7, RemainingMillis: 30_000}}, halted},
+			events: []event{wake(10*s, 7), wake(10*s, 7)},
+			want:   []time.Duration{0, 10 * s}, timers: []time.Duration{30 * s}, cancels: 1,
+		},
+		"parked until ignores an earlier parking's wake": {
+			calls:  []call{{0, contract.DeliverResult{Outcome: contract.OutcomeParked, Generation: 7, RemainingMillis: 30_000}}, halted},
+			events: []event{wake(10*s, 6)},
+			want:   []time.Duration{0, 30 * s}, timers: []time.Duration{30 * s},
+		},
+		"parked until, woken while Deliver returned, sets no timer": {
+			calls:  []call{{10 * s, contract.DeliverResult{Outcome: contract.OutcomeParked, Generation: 7, RemainingMillis: 30_000}}, halted},
+			events: []event{wake(5*s, 7)},
+			want:   []time.Duration{0, 10 * s},
+		},
+		"parked until again and again": {
+			calls: []call{
+				{0, contract.DeliverResult{Outcome: contract.OutcomeParked, Generation: 7, RemainingMillis: 30_000}},
+				{s, contract.DeliverResult{Outcome: contract.OutcomeParked, Generation: 8, RemainingMillis: 20_000}},
+				halted,
+			},
+			events: []event{wake(35*s, 7)}, // late: its parking is over
+			want:   []time.Duration{0, 30 * s, 51 * s}, timers: []time.Duration{30 * s, 20 * s},
+		},
 		"a wake before the parking is known is remembered": {
 			calls:  []call{{10 * s, parked(7)}, halted},
 			events: []event{wake(5*s, 7)},
@@ -428,6 +452,13 @@ func TestSubscriberControls(t *testing.T) {
 		event{10 * s, contract.SignalPause, contract.PauseSignal{Reason: reason, Until: "2030-01-01T00:00:00Z"}},
 		event{10 * s, contract.SignalResume, map[string]any{"ignored": true}},
 		event{11 * s, contract.SignalPause, json.RawMessage(`{"reason": 5}`)}, // while the first is being applied
+		event{12 * s, contract.SignalSeek, contract.SeekSignal{Sequence: new(int64(0))}},
+		event{12 * s, contract.SignalSeek, map[string]any{"to": "now", "sequence": "five"}},
+		event{12 * s, contract.SignalReplay, nil},
+		event{12 * s, contract.SignalReplay, contract.ReplaySignal{
+			FromSequence: new(int64(6)), ToSequence: new(int64(7)), FromTime: "2030-01-03T00:00:00Z", ToTime: "2030-01-04T00:00:00Z",
+			ResourceNames: []string{"Property"}, Missed: true,
+		}},
 	)
 	carried := contract.SubscriberInput{Subscriber: "acme", Carried: &contract.Carried{Controls: 40}}
 	if err := b.run(5*time.Minute, carried); err == nil {
@@ -439,11 +470,18 @@ func TestSubscriberControls(t *testing.T) {
 		{Subscriber: "acme", RequestID: id("42"), Kind: contract.ControlPause, Reason: reason[:2000], Until: "2030-01-01T00:00:00Z"},
 		{Subscriber: "acme", RequestID: id("43"), Kind: contract.ControlResume},
 		{Subscriber: "acme", RequestID: id("44"), Kind: contract.ControlPause},
+		{Subscriber: "acme", RequestID: id("45"), Kind: contract.ControlSeek, Sequence: new(int64(0))},
+		{Subscriber: "acme", RequestID: id("46"), Kind: contract.ControlSeek},
+		{Subscriber: "acme", RequestID: id("47"), Kind: contract.ControlReplay},
+		{
+			Subscriber: "acme", RequestID: id("48"), Kind: contract.ControlReplay, FromSequence: new(int64(6)), ToSequence: new(int64(7)),
+			FromTime: "2030-01-03T00:00:00Z", ToTime: "2030-01-04T00:00:00Z", ResourceNames: []string{"Property"}, Missed: true,
+		},
 	}
 	if diff := cmp.Diff(want, b.trace.Applies); diff != "" {
 		t.Errorf("controls in order of arrival (-want +got):\n%s", diff)
 	}
-	if diff := cmp.Diff([]time.Duration{10 * s, 12 * s, 14 * s, 16 * s}, b.trace.AppliedAt); diff != "" {
+	if diff := cmp.Diff([]time.Duration{10 * s, 12 * s, 14 * s, 16 * s, 18 * s, 20 * s, 22 * s, 24 * s}, b.trace.AppliedAt); diff != "" {
 		t.Errorf("Apply's starts, one at a time beside Deliver (-want +got):\n%s", diff)
 	}
 	if diff := cmp.Diff([]time.Duration{0, 60 * s}, b.trace.Delivers); diff != "" {
