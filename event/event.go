@@ -67,8 +67,8 @@ type Event struct {
 // Key is the identity of the record an event speaks of; order is promised per
 // Key where a subscriber has more than one lane.
 type Key struct {
-	ResourceName      string
-	ResourceRecordKey string
+	ResourceName      string `json:"resourceName"`
+	ResourceRecordKey string `json:"resourceRecordKey"`
 }
 
 // Key returns the identity of the record the event speaks of.

@@ -19,6 +19,32 @@ func (f Filter) Match(resourceName, eventType string) bool {
 	return matchList(f.ResourceNames, resourceName) && matchList(f.EventTypes, eventType)
 }
 
+// Within returns the filter that lets pass what f does of the resource names
+// given, which are as in a filter; nil gives f itself. Where the two have nothing
+// in common it lets nothing pass.
+func (f Filter) Within(resourceNames []string) Filter {
+	if resourceNames == nil {
+		return f
+	}
+	if f.ResourceNames == nil {
+		f.ResourceNames = resourceNames
+		return f
+	}
+	common := []string{}
+	for _, a := range f.ResourceNames {
+		for _, b := range resourceNames {
+			switch {
+			case matchPattern(a, b): // all that b matches, a does: b may be a prefix itself
+				common = append(common, b)
+			case matchPattern(b, a):
+				common = append(common, a)
+			}
+		}
+	}
+	f.ResourceNames = common
+	return f
+}
+
 func matchList(patterns []string, s string) bool {
 	if patterns == nil {
 		return true
