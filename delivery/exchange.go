@@ -28,6 +28,8 @@ const (
 	fieldEventType
 	fieldAttempt
 	fieldPrevious
+	fieldReplay
+	fieldCompacted
 	fieldTraceparent
 	fieldTest
 	fieldsCount
@@ -70,6 +72,7 @@ func newExchange(t *Target) *exchange {
 		fieldSignature: t.signingPrefix + "Signature", fieldSequence: "Postroad-Sequence",
 		fieldLastSequence: "Postroad-Last-Sequence", fieldCount: "Postroad-Count",
 		fieldEventType: "Postroad-Event-Type", fieldAttempt: "Postroad-Attempt", fieldPrevious: headerPrevious,
+		fieldReplay: "Postroad-Replay", fieldCompacted: "Postroad-Compacted",
 		fieldTraceparent: "Traceparent", fieldTest: headerTest,
 	}
 	header := make(http.Header, len(t.headers)+fieldsCount)
@@ -164,8 +167,16 @@ func (x *exchange) prepare(r Request, now time.Time) {
 		lastSequence = len(b)
 		b = strconv.AppendInt(b, last.Sequence, 10)
 	}
+	rangeEnd, replay := len(b), len(b)
+	if r.Replay != 0 {
+		b = append(b, "_r"...)
+		replay = len(b)
+		b = strconv.AppendInt(b, r.Replay, 10)
+	}
 	id := len(b)
-	b = strconv.AppendInt(b, r.Previous, 10)
+	if !r.NoPrevious {
+		b = strconv.AppendInt(b, r.Previous, 10)
+	}
 	previous := len(b)
 	if len(r.Events) == 1 {
 		b = appendHeaderText(b, first.EventType)
@@ -174,11 +185,16 @@ func (x *exchange) prepare(r Request, now time.Time) {
 	text, rest := x.sign(b, id, r.Traceparent, now)
 
 	x.set(fieldSequence, text[sequence:sequenceEnd])
+	x.set(fieldReplay, text[replay:id])
 	x.set(fieldPrevious, text[id:previous])
 	x.set(fieldEventType, text[previous:eventType])
 	x.set(fieldAttempt, strconv.Itoa(r.Attempt))
+	x.set(fieldCompacted, "")
+	if r.Compacted > 0 {
+		x.set(fieldCompacted, strconv.Itoa(r.Compacted))
+	}
 	if t.batched {
-		x.set(fieldLastSequence, text[lastSequence:id])
+		x.set(fieldLastSequence, text[lastSequence:rangeEnd])
 		x.set(fieldCount, strconv.Itoa(len(r.Events)))
 	}
 	x.setSigned(text[:id], rest)
@@ -271,6 +287,14 @@ type Request struct {
 	// Previous is the sequence of the event that the subscriber matched before
 	// the first of Events; 0: none.
 	Previous int64
+	// NoPrevious leaves Previous out: what stands between it and the first of
+	// Events is not all settled, as with several lanes, so it would prove nothing.
+	NoPrevious bool
+	// Replay is the replay that the request is made for; 0: none.
+	Replay int64
+	// Compacted is how many older events of the same records were left out, as
+	// Events has a newer one of each; 0: none.
+	Compacted int
 	// Traceparent is a W3C trace context to send; empty: one is made.
 	Traceparent string
 }

@@ -49,6 +49,7 @@ func TestHeadersOfRequestsInTurn(t *testing.T) {
 			{Events: testEvents(1), Attempt: 1},
 			{Events: testEvents(batchSize), Attempt: 12, Previous: 1 << 60},
 			{Events: []*event.Event{{Sequence: 7, ResourceName: "R", ResourceRecordKey: "1"}}, Attempt: 3, Previous: 6},
+			{Events: testEvents(batchSize), Attempt: 1, Previous: 6, NoPrevious: true, Replay: 1 << 60, Compacted: 123456},
 			{Events: testEvents(1), Attempt: 1},
 		}
 		for i, r := range requests {

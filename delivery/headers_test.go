@@ -129,6 +129,56 @@ func testHeaders(t *testing.T, newTestClient clientMaker) {
 	}
 }
 
+// What is not said of every request: the replay it is part of, what was left out
+// for it, and no previous event.
+func TestHeadersOfReplays(t *testing.T) { eachPath(t, testHeadersOfReplays) }
+
+func testHeadersOfReplays(t *testing.T, newTestClient clientMaker) {
+	always := map[string]string{
+		"Content-Type": "application/json", "User-Agent": "Postroad/1.2.3", "Postroad-Subscriber": "acme", "Postroad-Feed": "default;epoch=3",
+		"Postroad-Attempt": "1", "Postroad-Sequence": "101",
+	}
+	one := map[string]string{"Postroad-Event-Type": "StatusChanged"}
+	batch := map[string]string{"Postroad-Last-Sequence": "103", "Postroad-Count": "3"}
+	for name, tt := range map[string]struct {
+		events  int
+		request delivery.Request
+		fixed   map[string]string
+		want    map[string]string
+	}{
+		"a replayed event": {1, delivery.Request{Replay: 12, Previous: 77}, one,
+			map[string]string{"Webhook-Id": "acme_101_r12", "Postroad-Replay": "12", "Postroad-Previous-Sequence": "77"}},
+		"a replayed batch": {3, delivery.Request{Replay: 9007199254740993, NoPrevious: true}, batch,
+			map[string]string{"Webhook-Id": "acme_101-103_r9007199254740993", "Postroad-Replay": "9007199254740993"}},
+		"a compacted event": {1, delivery.Request{Compacted: 2}, one,
+			map[string]string{"Webhook-Id": "acme_101", "Postroad-Compacted": "2", "Postroad-Previous-Sequence": "0"}},
+		"a compacted batch without a previous event": {3, delivery.Request{Compacted: 150000, Previous: 77, NoPrevious: true}, batch,
+			map[string]string{"Webhook-Id": "acme_101-103", "Postroad-Compacted": "150000"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			receiver := testkit.NewReceiver(t, testkit.ReceiverOptions{})
+			c := newTestClient(t)
+			sub := event.Subscriber{Endpoint: event.Endpoint{URL: receiver.URL()}}
+			if tt.events > 1 {
+				sub.BatchSize = event.Auto
+			}
+			tt.request.Events, tt.request.Attempt = testEvents(tt.events), 1
+			target := targetOf(t, c, sub, event.Secrets{}, time.Time{})
+			if a := c.Do(context.Background(), target, tt.request); a.Class != delivery.ClassSuccess || a.WebhookID != tt.want["Webhook-Id"] {
+				t.Fatalf("answer %+v", a)
+			}
+			request := receiver.WaitFor(t, 1, time.Second)[0]
+			want := maps.Clone(tt.want)
+			maps.Copy(want, tt.fixed)
+			checkHeaders(t, request.Header, always, want)
+			if err := verify(t, vectorSecret, request.Header, "Webhook-", request.Body); err != nil {
+				t.Errorf("the signature: %v", err)
+			}
+		})
+	}
+}
+
 func checkHeaders(t *testing.T, got http.Header, always, want map[string]string) {
 	t.Helper()
 	got = got.Clone()
