@@ -22,9 +22,15 @@ type Checkpoint struct {
 	// the only one.
 	Number int64
 
+	// Cursor: every matching event up to it is dealt with. Settled are ranges of
+	// what is dealt with above it (from, to, from, to), up to Scanned; 0: nothing
+	// above it was looked at.
 	Cursor           int64
 	Settled          []int64
+	Scanned          int64
 	PreviousSequence int64
+	// FailingEvents are refused events above the cursor, each on its own schedule.
+	FailingEvents []FailingEvent
 
 	// Wait is how long nothing may be sent, from now; 0: no wait is in force.
 	// PostgreSQL's clock makes the deadline of it.
@@ -51,11 +57,30 @@ type Checkpoint struct {
 	// Disable and Halt put the subscriber on hold; they never end a hold.
 	Disable bool
 	Halt    string
+	// HaltedEvent is the event at which Halt stopped; 0: at none.
+	HaltedEvent int64
+	// LearnedBatch and LearnedLanes are what was learned about the consumer; 0:
+	// nothing yet.
+	LearnedBatch, LearnedLanes int
 	// Applied puts the controls up to that version in force.
 	Applied int64
 	// Release gives the lease back; Park parks the row under a new generation.
 	Release bool
 	Park    bool
+	// WakeAfter is when a parked row has something to do that no event tells of;
+	// 0: never.
+	WakeAfter time.Duration
+
+	// Replay is the replay that the position (Cursor, Settled, Scanned,
+	// PreviousSequence, EventAttempt, FailingEvents) is one of; the row's own
+	// stays then. 0: it is the row's.
+	Replay int64
+	// ReplayDone is how many events of the replay are dealt with, ReplayFinished
+	// that all are.
+	ReplayDone     int64
+	ReplayFinished bool
+	// Aside changes what is set aside, together with the position; nil: nothing.
+	Aside *AsideChanges
 }
 
 // CheckpointResult is what a checkpoint found.

@@ -9,6 +9,8 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+
+	"postroad/event"
 )
 
 // Channels of PostgreSQL's NOTIFY; every payload is a subscriber's id.
@@ -23,7 +25,29 @@ const (
 const (
 	ControlPause  = "pause"
 	ControlResume = "resume"
+	// ControlSeek moves the position.
+	ControlSeek = "seek"
+	// ControlHeldRetry makes the first event of a held key due at once.
+	ControlHeldRetry = "held-retry"
+	// ControlHeldSkip makes a dead letter of the first event of a held key.
+	ControlHeldSkip = "held-skip"
+	// ControlHeldRelease makes dead letters of all events of a held key.
+	ControlHeldRelease = "held-release"
+	// ControlSkip makes a dead letter of the event at which a subscriber halted,
+	// and ends the halt.
+	ControlSkip = "skip"
 )
+
+// SeekTarget says where to go on; one member is set.
+type SeekTarget struct {
+	// Sequence: the next event is the first above it.
+	Sequence *int64
+	// Time: the next event is the first recorded at it or later.
+	Time *time.Time
+	// Beginning: the next event is the first that is kept. Now: it is the first
+	// published from now on.
+	Beginning, Now bool
+}
 
 // PauseReasonCharactersMax bounds the reason kept with a pause.
 const PauseReasonCharactersMax = 1000
@@ -34,12 +58,19 @@ var ErrUntilPast = errors.New("the pause would end in the past")
 // ControlRequest asks for one change of a subscriber's holds.
 type ControlRequest struct {
 	Subscriber string
-	// Kind is ControlPause or ControlResume.
+	// Kind is ControlPause, ControlResume, ControlSeek, ControlHeldRetry,
+	// ControlHeldSkip, ControlHeldRelease or ControlSkip.
 	Kind string
 	// Reason is shown in the status while the pause lasts.
 	Reason string
 	// Until ends a pause by itself; nil: it lasts until resumed.
 	Until *time.Time
+	// Seek says where to.
+	Seek *SeekTarget
+	// Key is the held key.
+	Key event.Key
+	// Sequence is the event to skip; of a held key, 0: the first, whichever it is.
+	Sequence int64
 	// Source says who asked: api, token:<id> or signal.
 	Source string
 	// RequestID makes a repeat of the same request harmless: the same id gives

@@ -8,6 +8,8 @@ import (
 	"net"
 
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"postroad/event"
 )
 
 // Errors of the store. Their text is safe to show to whoever asked.
@@ -50,6 +52,73 @@ type ImmutableError struct {
 // Error implements error.
 func (e *ImmutableError) Error() string {
 	return fmt.Sprintf("%s cannot be changed after creation", e.Member)
+}
+
+// SeekAboveHeadError refuses a seek beyond the end of the feed.
+type SeekAboveHeadError struct {
+	// Sequence is what was asked for, Head the feed's last one.
+	Sequence, Head int64
+}
+
+// Error implements error.
+func (e *SeekAboveHeadError) Error() string {
+	return fmt.Sprintf("the sequence is above the head of the feed: %d > %d", e.Sequence, e.Head)
+}
+
+// SeekBelowFloorError refuses a seek to before the first event that is kept.
+type SeekBelowFloorError struct {
+	// Sequence is what was asked for, FirstSequence the first that is kept.
+	Sequence, FirstSequence int64
+}
+
+// Error implements error.
+func (e *SeekBelowFloorError) Error() string {
+	return fmt.Sprintf("events up to %d are no longer kept: the first sequence to come cannot be below %d", e.FirstSequence-1, e.FirstSequence)
+}
+
+// NotHaltedAtError refuses to skip an event at which the subscriber is not
+// halted.
+type NotHaltedAtError struct {
+	// Sequence is what was asked for.
+	Sequence int64
+	// Halted says whether the subscriber is halted at all, At at which event; 0:
+	// at none.
+	Halted bool
+	At     int64
+}
+
+// Error implements error.
+func (e *NotHaltedAtError) Error() string {
+	switch {
+	case !e.Halted:
+		return "the subscriber is not halted"
+	case e.At == 0:
+		return "the subscriber is halted, but not at an event"
+	}
+	return fmt.Sprintf("the subscriber is halted at event %d, not at %d", e.At, e.Sequence)
+}
+
+// KeyNotHeldError refuses a control of a key that is not held.
+type KeyNotHeldError struct {
+	Key event.Key
+}
+
+// Error implements error.
+func (e *KeyNotHeldError) Error() string {
+	return fmt.Sprintf("the key %s/%s is not held", e.Key.ResourceName, e.Key.ResourceRecordKey)
+}
+
+// NotFirstHeldError refuses to skip an event that is not the first that waits
+// behind its key.
+type NotFirstHeldError struct {
+	Key event.Key
+	// Sequence is what was asked for, First the one that is the first.
+	Sequence, First int64
+}
+
+// Error implements error.
+func (e *NotFirstHeldError) Error() string {
+	return fmt.Sprintf("the first event that waits behind the key is %d, not %d", e.First, e.Sequence)
 }
 
 // SQLSTATE codes that the store tells apart (PostgreSQL appendix A).

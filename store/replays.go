@@ -211,16 +211,3 @@ func (s *Store) Replays(ctx context.Context, subscriber string, before int64, li
 func (s *Store) Replay(ctx context.Context, subscriber string, id int64) (Replay, error) {
 	return Replay{}, errors.ErrUnsupported
 }
-
-// FailingEvent is a refused event above the cursor that waits for its own
-// schedule.
-type FailingEvent struct {
-	Sequence int64
-	// Attempts is how many requests were charged to it.
-	Attempts int
-	// Wait is how long it is not sent yet.
-	Wait time.Duration
-	// Proven says that an event of another record was accepted since it failed
-	// first.
-	Proven bool
-}

@@ -42,9 +42,27 @@ type Run struct {
 	Parked     bool
 	Generation int64
 
+	// Cursor: every matching event up to it is dealt with. Settled are ranges of
+	// what is dealt with above it, up to Scanned; 0: nothing above it was looked at.
 	Cursor           int64
 	Settled          []int64
+	Scanned          int64
 	PreviousSequence int64
+	// FailingEvents are refused events above the cursor; Wait is as of Now.
+	FailingEvents []FailingEvent
+	// StartSequence: the first event owed is the first above it; nil: not known.
+	StartSequence *int64
+	// Moves is how many controls that move the position, or what is set aside,
+	// have to be applied yet.
+	Moves int
+	// WakeAt is when a parked row has something to do that no event tells of.
+	WakeAt *time.Time
+	// HaltedEvent is the event at which the subscriber halted, HaltedReplay the
+	// replay that it was sent for; 0: none.
+	HaltedEvent, HaltedReplay int64
+	// LearnedBatch and LearnedLanes are what was learned about the consumer; 0:
+	// nothing yet.
+	LearnedBatch, LearnedLanes int
 
 	NotBefore    *time.Time
 	WaitReason   *string // what was wrong, e.g. "HTTP 429 from the consumer"

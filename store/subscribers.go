@@ -46,6 +46,16 @@ type Loaded struct {
 	// FeedFloor: events at or below it are no longer kept. LostThrough is the last
 	// matching event that was removed before it was settled, 0: none.
 	FeedFloor, LostThrough int64
+	// FeedHead is the feed's last event.
+	FeedHead int64
+	// Held are the keys that are set aside, HeldEvents is how many events wait
+	// behind them, DeadLetters how many were given up.
+	Held        []HeldKey
+	HeldEvents  int
+	DeadLetters int
+	// Replay is the one to serve before new events: the first that is open and
+	// not paused; nil: none.
+	Replay *Replay
 }
 
 // ListFilter selects subscribers; empty members select all.
