@@ -113,8 +113,8 @@ type ReplaySignal struct {
 	// FromSequence and ToSequence are the first and the last sequence.
 	FromSequence *int64 `json:"fromSequence,omitempty"`
 	ToSequence   *int64 `json:"toSequence,omitempty"`
-	// FromTime and ToTime are RFC 3339 times: events recorded at FromTime or
-	// later, and before ToTime.
+	// FromTime and ToTime are RFC 3339 times: the events recorded from the one to
+	// the other, both inclusive.
 	FromTime string `json:"fromTime,omitempty"`
 	ToTime   string `json:"toTime,omitempty"`
 	// ResourceNames leaves out the events of all other resources; none: all.
