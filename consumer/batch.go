@@ -46,8 +46,11 @@ type Batch struct {
 	// Attempt counts the requests for these events, from 1.
 	Attempt int
 	// Previous is the event this subscriber was owed before the first of this
-	// request; 0: none.
+	// request; 0: none, or not told, as with several lanes.
 	Previous int64
+	// Replay is the replay that the request is part of: somebody asked for these
+	// events to be sent again; 0: none.
+	Replay int64
 	// Last is the sequence of the last event of the request.
 	Last int64
 	// Events are those that were not applied yet, in order.
@@ -64,9 +67,10 @@ type Gap struct{ After, Through int64 }
 
 // Position is what a consumer remembers once all events are applied: the end
 // of the batch, or the position it was found to have reached beyond that, for a
-// request that was stuck may have been overtaken by those after it.
+// request that was stuck may have been overtaken by those after it. A replay
+// moves it nowhere, as it may leave out what this subscriber is still owed.
 func (b Batch) Position() Position {
-	if b.reached.Epoch > b.Epoch || b.reached.Epoch == b.Epoch && b.reached.Sequence > b.Last {
+	if b.Replay != 0 || b.reached.Epoch > b.Epoch || b.reached.Epoch == b.Epoch && b.reached.Sequence > b.Last {
 		return b.reached
 	}
 	return Position{b.Epoch, b.Last}
@@ -74,11 +78,16 @@ func (b Batch) Position() Position {
 
 // After returns the batch without the events that are known to be applied by
 // the time the consumer is at a position. A position in an earlier epoch is
-// the start of this one; one in a later epoch leaves nothing.
+// the start of this one; one in a later epoch leaves nothing. All of a replay is
+// left: it is sent because events are wanted again.
 func (b Batch) After(at Position) Batch {
 	b.reached = at
 	if at.Epoch > b.Epoch {
 		b.Events, b.Gap = nil, nil
+		return b
+	}
+	if b.Replay != 0 {
+		b.Gap = nil
 		return b
 	}
 	if at.Epoch != b.Epoch {
@@ -107,6 +116,7 @@ func parseBatch(header http.Header, body []byte, raw bool) (Batch, error) {
 	previous, errPrevious := optionalNumber(header.Get("Postroad-Previous-Sequence"))
 	number, errEpoch := optionalNumber(epoch)
 	b.Attempt, b.Previous, b.Epoch = int(attempt), previous, number
+	b.Replay = replayOf(b.ID)
 	err := errors.Join(errAttempt, errPrevious, errEpoch)
 	if err == nil && raw {
 		b.Events, b.Last, err = parseRaw(header, body)
@@ -121,6 +131,17 @@ func parseBatch(header http.Header, body []byte, raw bool) (Batch, error) {
 		b.Events[0].EventType, err = url.PathUnescape(header.Get("Postroad-Event-Type"))
 	}
 	return b, err
+}
+
+// replayOf reads the replay from the end of a request's id, which is signed,
+// unlike the header Postroad-Replay.
+func replayOf(id string) int64 {
+	number, replayed := strings.CutPrefix(id[strings.LastIndexByte(id, '_')+1:], "r")
+	n, err := optionalNumber(number)
+	if !replayed || err != nil {
+		return 0
+	}
+	return n
 }
 
 func optionalNumber(s string) (int64, error) {

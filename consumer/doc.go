@@ -23,6 +23,9 @@
 //		})
 //	}
 //
+// Where the subscriber has several lanes, or sets records aside (onExhausted), one
+// position is not enough: see Config.Store.
+//
 // The signature covers the body, the request's id and its time. The other
 // headers are as trustworthy as the connection: serve TLS.
 //

@@ -28,13 +28,18 @@ type Config struct {
 	// Secrets are the signing secrets that may sign at the moment: one, or old
 	// and new during a rotation.
 	Secrets []string
-	// Store tells where the consumer stands.
+	// Store tells where the consumer stands; nil: Handle gets every batch whole,
+	// several at once too, and drops repeats itself, by the sequence of each event.
+	// That is for a subscriber with several lanes, or whose onExhausted is not halt:
+	// an event may come there after others with higher sequences, and a position
+	// would take it for a repeat.
 	Store Store
 	// Handle applies a batch's events and remembers its Position, both in one
-	// transaction. It is called with new events only, and never twice at once
-	// by one Handler; where several processes receive, its transaction must
-	// look at the position again (Batch.After). Its error decides the answer:
-	// see RetryAfter, Poison and AcceptedThrough; any other is a 500.
+	// transaction. With a Store it is called with new events and those of replays
+	// only, and never twice at once by one Handler; where several processes
+	// receive, its transaction must look at the position again (Batch.After). Its
+	// error decides the answer: see RetryAfter, Poison and AcceptedThrough; any
+	// other is a 500.
 	Handle func(ctx context.Context, b Batch) error
 	// Raw says that the subscriber's format is raw, not reso.
 	Raw bool
@@ -58,8 +63,8 @@ type Handler struct {
 
 // New returns a handler for POST requests at whatever path it is mounted.
 func New(cfg Config) (*Handler, error) {
-	if cfg.Store == nil || cfg.Handle == nil {
-		return nil, errors.New("make consumer: Store and Handle are required")
+	if cfg.Handle == nil {
+		return nil, errors.New("make consumer: Handle is required")
 	}
 	verifier, err := NewVerifier(cfg.Secrets...)
 	if err != nil {
@@ -162,6 +167,9 @@ func (h *Handler) receive(w http.ResponseWriter, r *http.Request) error {
 // one after the other, but one that Postroad gave up may still be running when
 // it is sent again.
 func (h *Handler) handle(ctx context.Context, batch Batch) error {
+	if h.cfg.Store == nil {
+		return h.cfg.Handle(ctx, batch)
+	}
 	select {
 	case h.turn <- struct{}{}:
 		defer func() { <-h.turn }()
