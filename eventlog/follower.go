@@ -32,13 +32,39 @@ type Follower struct {
 	scanned int64
 	waiting bool
 
-	// pending was read from the database and not handed out yet; once it is,
-	// everything up to pendingScanned was looked at.
-	pending         []*event.Event
-	pendingScanned  int64
-	pendingErasures int64
+	pending page
+	seen    erasures
+}
 
-	seen erasures
+// page is what was read from the database and not handed out yet.
+type page struct {
+	events []*event.Event
+	// scanned: once the events are handed out, everything up to here was looked at.
+	scanned int64
+	// erasures is how many of the feed's erasures the events show.
+	erasures int64
+}
+
+// take hands out the next events, within the bounds but one always, and returns
+// the position after them; position is the one before.
+func (p *page) take(position int64, maxEvents, maxBytes int, seen *erasures) (events []*event.Event, scanned int64) {
+	n, bytes := 0, 0
+	for n < len(p.events) && n < maxEvents {
+		bytes += p.events[n].Size()
+		if n > 0 && bytes > maxBytes {
+			break
+		}
+		n++
+	}
+	events, p.events = p.events[:n:n], p.events[n:]
+	if n > 0 {
+		seen.show(p.erasures)
+		position = events[n-1].Sequence
+	}
+	if len(p.events) == 0 {
+		p.events, position = nil, p.scanned
+	}
+	return events, position
 }
 
 // erasures is the lowest number of erasures that events handed out show, plus
@@ -74,10 +100,10 @@ func (l *Log) Follow(feedID, after int64, filter event.Filter) *Follower {
 // them. Errors: ErrNotFound, *BelowFloorError; after any error the position is
 // where it was.
 func (f *Follower) Next(ctx context.Context, maxEvents, maxBytes int) (events []*event.Event, scanned int64, err error) {
-	if len(f.pending) > 0 && f.feed.erasedSince(f.pendingErasures) {
-		f.pending = nil // read again
+	if len(f.pending.events) > 0 && f.feed.erasedSince(f.pending.erasures) {
+		f.pending.events = nil // read again
 	}
-	if len(f.pending) == 0 {
+	if len(f.pending.events) == 0 {
 		events, through, ok := f.feed.collect(f.scanned, f.filter, maxEvents, maxBytes, &f.seen)
 		if ok {
 			f.scanned = through
@@ -87,46 +113,37 @@ func (f *Follower) Next(ctx context.Context, maxEvents, maxBytes int) (events []
 			return nil, f.scanned, err
 		}
 	}
-	n, bytes := 0, 0
-	for n < len(f.pending) && n < maxEvents {
-		bytes += f.pending[n].Size()
-		if n > 0 && bytes > maxBytes {
-			break
-		}
-		n++
-	}
-	events, f.pending = f.pending[:n:n], f.pending[n:]
-	if n > 0 {
-		f.seen.show(f.pendingErasures)
-	}
-	switch {
-	case len(f.pending) == 0:
-		f.scanned, f.pending = f.pendingScanned, nil
-	case n > 0:
-		f.scanned = events[n-1].Sequence
-	}
+	events, f.scanned = f.pending.take(f.scanned, maxEvents, maxBytes, &f.seen)
 	return events, f.scanned, nil
 }
 
 func (f *Follower) page(ctx context.Context, maxEvents, maxBytes int) error {
-	config := f.log.config
-	s, err := f.log.reader().stretch(ctx, stretchQuery{
-		feed: f.feed.id, after: f.scanned, filter: f.filter, scanRows: config.ScanRows,
-		rows:  min(max(maxEvents, pageRowsMin), config.PageRows),
-		bytes: min(max(maxBytes, pageBytesMin), config.PageBytes),
-	})
+	q := stretchQuery{feed: f.feed.id, after: f.scanned, filter: f.filter, scanRows: f.log.config.ScanRows}
+	q.rows, q.bytes = f.log.pageBounds(maxEvents, maxBytes)
+	s, err := f.log.reader().stretch(ctx, q)
 	if err != nil {
 		return err
 	}
-	f.pending, f.pendingScanned, f.pendingErasures = s.events, s.scanned, s.erasures
+	f.pending = page{s.events, s.scanned, s.erasures}
 	return nil
+}
+
+// Events is Log.Events for the follower's feed; Erased speaks of what it returned
+// as well. The position stays where it is.
+func (f *Follower) Events(ctx context.Context, sequences []int64) ([]*event.Event, error) {
+	return f.log.events(ctx, f.feed.id, sequences, &f.seen)
+}
+
+// pageBounds is how much is read at once for a caller that asks for so much.
+func (l *Log) pageBounds(maxEvents, maxBytes int) (rows, bytes int) {
+	return min(max(maxEvents, pageRowsMin), l.config.PageRows), min(max(maxBytes, pageBytesMin), l.config.PageBytes)
 }
 
 // Wait returns once there is something beyond the position, which moves along
 // meanwhile over events that do not pass the filter: the next call of Next says
 // where it is. Errors: ctx's, ErrClosed.
 func (f *Follower) Wait(ctx context.Context) error {
-	if len(f.pending) > 0 || !f.enlist() {
+	if len(f.pending.events) > 0 || !f.enlist() {
 		return nil
 	}
 	select {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/jackc/pgx/v5"
 
@@ -104,4 +105,32 @@ func (l *Log) FirstMatchPage(ctx context.Context, feedID, after, upTo int64, fil
 		return 0, after, err
 	}
 	return m.sequence, m.scanned, nil
+}
+
+// Events reads events by their numbers, which rise: those that are still there,
+// in order. All are brought, so the caller bounds how many it asks for. Where
+// they are kept for long, see Follower.Events. Errors: ErrNotFound.
+func (l *Log) Events(ctx context.Context, feedID int64, sequences []int64) ([]*event.Event, error) {
+	var seen erasures
+	return l.events(ctx, feedID, sequences, &seen)
+}
+
+func (l *Log) events(ctx context.Context, feedID int64, sequences []int64, seen *erasures) (events []*event.Event, err error) {
+	for len(sequences) > 0 {
+		next := sequences[:min(len(sequences), l.config.PageRows)]
+		s, cut, err := l.reader().numbered(ctx, feedID, next, l.config.PageBytes)
+		if err != nil {
+			return nil, err
+		}
+		if len(s.events) > 0 {
+			seen.show(s.erasures)
+		}
+		events = append(events, s.events...)
+		if cut {
+			last, _ := slices.BinarySearch(next, s.events[len(s.events)-1].Sequence)
+			next = next[:last+1]
+		}
+		sequences = sequences[len(next):]
+	}
+	return events, nil
 }

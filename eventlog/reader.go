@@ -89,36 +89,14 @@ func (r reader) stretch(ctx context.Context, q stretchQuery) (stretch, error) {
 	if err != nil {
 		return stretch{}, fmt.Errorf("read feed %d: %w", q.feed, err)
 	}
-	defer rows.Close()
-
-	s, found := stretch{}, false
-	var row eventRow
 	var last, looked int64
-	targets := append([]any{&s.floor, &s.head, &s.erasures, &last, &looked}, row.targets()...)
-	for rows.Next() {
-		found = true
-		if err := rows.Scan(targets...); err != nil {
-			return stretch{}, fmt.Errorf("read feed %d: %w", q.feed, err)
-		}
-		if row.event.Sequence == 0 {
-			break // the one row that carries the bounds alone
-		}
-		e, err := row.take()
-		if err != nil {
-			return stretch{}, fmt.Errorf("read feed %d: %w", q.feed, err)
-		}
-		s.events = append(s.events, e)
-	}
-	rows.Close()
-	if err := rows.Err(); err != nil {
-		return stretch{}, fmt.Errorf("read feed %d: %w", q.feed, err)
-	}
+	s, through, err := readEvents(rows, q.feed, &last, &looked)
 	switch {
-	case !found:
-		return stretch{}, fmt.Errorf("feed %d: %w", q.feed, ErrNotFound)
+	case err != nil:
+		return stretch{}, err
 	case q.after < s.floor:
 		return stretch{}, &BelowFloorError{s.floor + 1}
-	case len(s.events) > 0 && (len(s.events) >= q.rows || row.through >= int64(q.bytes)):
+	case len(s.events) > 0 && (len(s.events) >= q.rows || through >= int64(q.bytes)):
 		s.scanned = s.events[len(s.events)-1].Sequence
 	case condition != "" && looked >= int64(q.scanRows):
 		s.scanned = last
@@ -126,6 +104,52 @@ func (r reader) stretch(ctx context.Context, q stretchQuery) (stretch, error) {
 		s.scanned = max(q.after, min(q.end(), s.head))
 	}
 	return s, nil
+}
+
+// readEvents reads rows of floor, head and erasures, what else the caller wants,
+// and eventColumns. through is the bytes of all up to the last one. Errors:
+// ErrNotFound where there is no row.
+func readEvents(rows pgx.Rows, feed int64, more ...any) (s stretch, through int64, err error) {
+	defer rows.Close()
+	found := false
+	var row eventRow
+	targets := append(append([]any{&s.floor, &s.head, &s.erasures}, more...), row.targets()...)
+	for rows.Next() {
+		found = true
+		if err := rows.Scan(targets...); err != nil {
+			return stretch{}, 0, fmt.Errorf("read feed %d: %w", feed, err)
+		}
+		if row.event.Sequence == 0 {
+			break // the one row that carries the bounds alone
+		}
+		e, err := row.take()
+		if err != nil {
+			return stretch{}, 0, fmt.Errorf("read feed %d: %w", feed, err)
+		}
+		s.events = append(s.events, e)
+	}
+	rows.Close()
+	if err := rows.Err(); err != nil {
+		return stretch{}, 0, fmt.Errorf("read feed %d: %w", feed, err)
+	}
+	if !found {
+		return stretch{}, 0, fmt.Errorf("feed %d: %w", feed, ErrNotFound)
+	}
+	return s, row.through, nil
+}
+
+// numbered reads events by their numbers, which rise, until they are too many
+// bytes; the first always. cut says that they were.
+func (r reader) numbered(ctx context.Context, feed int64, numbers []int64, bytes int) (s stretch, cut bool, err error) {
+	rows, err := r.pool.Query(ctx, `WITH b AS (`+boundsSQL+`)
+		SELECT b.floor, b.head, b.erasures, `+eventColumns+` FROM b LEFT JOIN LATERAL (`+
+		fmt.Sprintf(cutSQL, `e.feed_id = $1 AND e.sequence = ANY ($2::bigint[]) AND e.sequence > b.floor`, "$3", "$4")+
+		`) p ON true ORDER BY p.sequence`, feed, numbers, len(numbers), bytes)
+	if err != nil {
+		return stretch{}, false, fmt.Errorf("read feed %d: %w", feed, err)
+	}
+	s, through, err := readEvents(rows, feed)
+	return s, through >= int64(bytes), err
 }
 
 // match is what first found: 0 for nothing.
