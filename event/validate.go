@@ -118,6 +118,14 @@ func (s Subscriber) validateFlight(e *FieldErrors) {
 	}
 }
 
+// Validate checks a filter that stands by itself.
+func (f Filter) Validate() FieldErrors {
+	var e FieldErrors
+	checkPatterns(&e, "/resourceNames", f.ResourceNames)
+	checkPatterns(&e, "/eventTypes", f.EventTypes)
+	return e
+}
+
 func (s Subscriber) validateAlert(e *FieldErrors) {
 	switch {
 	case s.Alert == nil:

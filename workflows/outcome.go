@@ -19,6 +19,7 @@ const (
 	deliverTimeout   = 10 * time.Minute // well above Deliver's budget of time
 	deliverHeartbeat = 30 * time.Second
 	applyTimeout     = 10 * time.Second
+	replayTimeout    = 2 * time.Minute // a replay's events are counted, too
 )
 
 // retryForEver retries an activity until it returns: what fails it is ours
@@ -39,9 +40,13 @@ func deliverOptions(id string) workflow.ActivityOptions {
 }
 
 func applyOptions(kind string) workflow.ActivityOptions {
+	timeout := applyTimeout
+	if kind == contract.ControlReplay {
+		timeout = replayTimeout
+	}
 	return workflow.ActivityOptions{
 		TaskQueue:           contract.ControlTaskQueue,
-		StartToCloseTimeout: applyTimeout,
+		StartToCloseTimeout: timeout,
 		RetryPolicy:         retryForEver(),
 		Summary:             kind,
 	}

@@ -159,6 +159,9 @@ func (s *subscriber) move(ctx workflow.Context, received signal) {
 		return
 	}
 	replay := decode[contract.ReplaySignal](received)
+	if replay.ResourceNames != nil && len(replay.ResourceNames) == 0 {
+		replay = contract.ReplaySignal{} // none at all is not the same as no choice
+	}
 	s.enqueue(ctx, contract.ApplyInput{
 		Kind: contract.ControlReplay, FromSequence: replay.FromSequence, ToSequence: replay.ToSequence,
 		FromTime: replay.FromTime, ToTime: replay.ToTime, ResourceNames: replay.ResourceNames, Missed: replay.Missed,

@@ -455,6 +455,7 @@ func TestSubscriberControls(t *testing.T) {
 		event{12 * s, contract.SignalSeek, contract.SeekSignal{Sequence: new(int64(0))}},
 		event{12 * s, contract.SignalSeek, map[string]any{"to": "now", "sequence": "five"}},
 		event{12 * s, contract.SignalReplay, nil},
+		event{12 * s, contract.SignalReplay, map[string]any{"fromSequence": 6, "resourceNames": []string{}}},
 		event{12 * s, contract.SignalReplay, contract.ReplaySignal{
 			FromSequence: new(int64(6)), ToSequence: new(int64(7)), FromTime: "2030-01-03T00:00:00Z", ToTime: "2030-01-04T00:00:00Z",
 			ResourceNames: []string{"Property"}, Missed: true,
@@ -473,15 +474,16 @@ func TestSubscriberControls(t *testing.T) {
 		{Subscriber: "acme", RequestID: id("45"), Kind: contract.ControlSeek, Sequence: new(int64(0))},
 		{Subscriber: "acme", RequestID: id("46"), Kind: contract.ControlSeek},
 		{Subscriber: "acme", RequestID: id("47"), Kind: contract.ControlReplay},
+		{Subscriber: "acme", RequestID: id("48"), Kind: contract.ControlReplay},
 		{
-			Subscriber: "acme", RequestID: id("48"), Kind: contract.ControlReplay, FromSequence: new(int64(6)), ToSequence: new(int64(7)),
+			Subscriber: "acme", RequestID: id("49"), Kind: contract.ControlReplay, FromSequence: new(int64(6)), ToSequence: new(int64(7)),
 			FromTime: "2030-01-03T00:00:00Z", ToTime: "2030-01-04T00:00:00Z", ResourceNames: []string{"Property"}, Missed: true,
 		},
 	}
 	if diff := cmp.Diff(want, b.trace.Applies); diff != "" {
 		t.Errorf("controls in order of arrival (-want +got):\n%s", diff)
 	}
-	if diff := cmp.Diff([]time.Duration{10 * s, 12 * s, 14 * s, 16 * s, 18 * s, 20 * s, 22 * s, 24 * s}, b.trace.AppliedAt); diff != "" {
+	if diff := cmp.Diff([]time.Duration{10 * s, 12 * s, 14 * s, 16 * s, 18 * s, 20 * s, 22 * s, 24 * s, 26 * s}, b.trace.AppliedAt); diff != "" {
 		t.Errorf("Apply's starts, one at a time beside Deliver (-want +got):\n%s", diff)
 	}
 	if diff := cmp.Diff([]time.Duration{0, 60 * s}, b.trace.Delivers); diff != "" {
