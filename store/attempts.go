@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -40,12 +41,27 @@ type Attempt struct {
 	// RetryAfter is the wait that the consumer asked for, in seconds, at most
 	// maxRetryAfter; empty: it asked for none.
 	RetryAfter string
+	// Sequences are the events of a request that were not all that matched from
+	// first to last; nil: they were all.
+	Sequences []int64
+	// Replay is the replay that the request was made for; 0: none.
+	Replay int64
+	// Compacted is how many older events of the same records were left out for
+	// those of the request.
+	Compacted int
 }
 
-var attemptColumns = []string{
-	"subscriber", "started_at", "first_sequence", "last_sequence", "event_count", "attempt", "class", "status",
-	"duration_us", "request_bytes", "error", "response", "retry_after",
-}
+// attemptColumns are what every attempt has; rareAttemptColumns stay NULL for
+// most and are only copied where one has them.
+var (
+	attemptColumns = []string{
+		"subscriber", "started_at", "first_sequence", "last_sequence", "event_count", "attempt", "class", "status",
+		"duration_us", "request_bytes", "error", "response", "retry_after",
+	}
+	rareAttemptColumns = []string{"sequences", "replay", "compacted"}
+)
+
+func (a *Attempt) rare() bool { return a.Sequences != nil || a.Replay != 0 || a.Compacted != 0 }
 
 // InsertAttempts stores attempts in one COPY: all or none. Bytes that
 // PostgreSQL cannot store as text are replaced.
@@ -53,19 +69,27 @@ func (s *Store) InsertAttempts(ctx context.Context, attempts []Attempt) error {
 	if len(attempts) == 0 {
 		return nil
 	}
+	columns, rare := attemptColumns, slices.ContainsFunc(attempts, func(a Attempt) bool { return a.rare() })
+	if rare {
+		columns = slices.Concat(attemptColumns, rareAttemptColumns)
+	}
 	row := func(i int) ([]any, error) {
 		a := &attempts[i]
-		return []any{
+		values := []any{
 			a.Subscriber, a.StartedAt, a.FirstSequence, a.LastSequence, a.EventCount, a.Attempt, a.Class, a.Status,
 			a.Duration.Microseconds(), a.RequestBytes, storable(a.Error), storable(a.Response), storable(a.RetryAfter),
-		}, nil
+		}
+		if rare {
+			values = append(values, a.Sequences, nonZero(a.Replay), nonZero(a.Compacted))
+		}
+		return values, nil
 	}
 	// A COPY on its way into the default partition fails where the day's own one
 	// is made in front of it; the next COPY finds that.
 	const triesMax = 4
 	var err error
 	for range triesMax {
-		_, err = s.pool.CopyFrom(ctx, pgx.Identifier{"attempts"}, attemptColumns, pgx.CopyFromSlice(len(attempts), row))
+		_, err = s.pool.CopyFrom(ctx, pgx.Identifier{"attempts"}, columns, pgx.CopyFromSlice(len(attempts), row))
 		if !hasCode(err, sqlstateCheckViolation) {
 			break
 		}
@@ -74,6 +98,14 @@ func (s *Store) InsertAttempts(ctx context.Context, attempts []Attempt) error {
 		return fmt.Errorf("insert %d attempts: %w", len(attempts), err)
 	}
 	return nil
+}
+
+// nonZero is a number as a column holds it that is NULL for 0.
+func nonZero[N int | int64](n N) *N {
+	if n == 0 {
+		return nil
+	}
+	return &n
 }
 
 // AttemptFilter selects attempts of a subscriber.
@@ -92,7 +124,8 @@ type AttemptFilter struct {
 // are among them until their day is dropped.
 func (s *Store) Attempts(ctx context.Context, subscriber string, filter AttemptFilter, limit int) ([]Attempt, error) {
 	query := `SELECT id, subscriber, started_at, first_sequence, last_sequence, event_count, attempt, class, status,
-			duration_us, request_bytes, coalesce(error, ''), coalesce(response, ''), coalesce(retry_after, '')
+			duration_us, request_bytes, coalesce(error, ''), coalesce(response, ''), coalesce(retry_after, ''),
+			sequences, coalesce(replay, 0), coalesce(compacted, 0)
 		FROM attempts WHERE subscriber = $1 AND ($2 = 0 OR id < $2)`
 	if filter.FailuresOnly {
 		query += ` AND (status IS NULL OR status NOT BETWEEN 200 AND 299)`
@@ -107,7 +140,8 @@ func (s *Store) Attempts(ctx context.Context, subscriber string, filter AttemptF
 		var a Attempt
 		var micros int64
 		err := row.Scan(&a.ID, &a.Subscriber, &a.StartedAt, &a.FirstSequence, &a.LastSequence, &a.EventCount, &a.Attempt,
-			&a.Class, &a.Status, &micros, &a.RequestBytes, &a.Error, &a.Response, &a.RetryAfter)
+			&a.Class, &a.Status, &micros, &a.RequestBytes, &a.Error, &a.Response, &a.RetryAfter,
+			&a.Sequences, &a.Replay, &a.Compacted)
 		a.Duration = time.Duration(micros) * time.Microsecond
 		return a, err
 	}

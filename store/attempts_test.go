@@ -28,13 +28,14 @@ func TestAttempts(t *testing.T) {
 			},
 			{Subscriber: "acme", StartedAt: now, FirstSequence: 1, LastSequence: 3, EventCount: 3, Attempt: 2, Class: "success", Status: status(200)},
 			{Subscriber: "acme", StartedAt: now, FirstSequence: 4, LastSequence: 4, EventCount: 1, Attempt: 1, Class: "endpoint", Error: "connection refused"},
+			{Subscriber: "acme", StartedAt: now, FirstSequence: 4, LastSequence: 9, EventCount: 2, Attempt: 1, Class: "success", Status: status(204), Sequences: []int64{4, 9}, Replay: 7, Compacted: 3},
 		}
 		check(t, b.InsertAttempts(t.Context(), append(want[:1:1], store.Attempt{Subscriber: "other", StartedAt: now, Class: "success", Status: status(200)})))
 		check(t, b.InsertAttempts(t.Context(), want[1:]))
 		check(t, b.InsertAttempts(t.Context(), nil))
 		got, err := b.Attempts(t.Context(), "acme", store.AttemptFilter{}, 10)
 		check(t, err)
-		if len(got) != 3 || got[0].ID <= got[1].ID || got[1].ID <= got[2].ID {
+		if len(got) != 4 || got[0].ID <= got[1].ID || got[1].ID <= got[2].ID || got[2].ID <= got[3].ID {
 			t.Fatalf("got %+v", got)
 		}
 		for i := range got {
