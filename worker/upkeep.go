@@ -157,7 +157,9 @@ func (w *turn) housekeepingLoop(ctx context.Context) {
 	w.every(ctx, "housekeeping", w.config.Housekeeping, min(w.config.Sweep, w.config.Housekeeping), func(ctx context.Context) error {
 		made := w.store.EnsurePartitions(ctx, store.PartitionDaysAhead)
 		_, dropped := w.store.DropOldPartitions(ctx, w.config.AttemptsDays)
-		return errors.Join(made, dropped, w.drain(ctx, w.log.ReapKeys), w.drain(ctx, w.store.ReapTokens))
+		reaped := errors.Join(w.drain(ctx, w.log.ReapKeys), w.drain(ctx, w.store.ReapTokens))
+		// Last, as it may take long, once after an upgrade.
+		return errors.Join(made, dropped, reaped, w.store.EnsureAttemptIndexes(ctx))
 	})
 }
 
