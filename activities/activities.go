@@ -58,6 +58,9 @@ type Config struct {
 	UnsavedEvents int           // 500
 	// ControlPoll is how often controls are looked for beside NOTIFY.
 	ControlPoll time.Duration // 250 ms
+	// CountReplay bounds the count of a replay's events before a signal that asks
+	// for one is refused.
+	CountReplay time.Duration // 90 s
 	// HeartbeatEvery is how often Deliver tells Temporal that it lives.
 	HeartbeatEvery time.Duration // 5 s
 	// DrainRequests bounds how long a stopping worker waits for answers.
@@ -85,6 +88,7 @@ func (c Config) withDefaults() Config {
 	setDefault(&c.UnsavedAge, 200*time.Millisecond)
 	setDefault(&c.UnsavedEvents, 500)
 	setDefault(&c.ControlPoll, 250*time.Millisecond)
+	setDefault(&c.CountReplay, 90*time.Second)
 	setDefault(&c.HeartbeatEvery, 5*time.Second)
 	setDefault(&c.DrainRequests, 18*time.Second)
 	setDefault(&c.ReleaseTimeout, 5*time.Second)
