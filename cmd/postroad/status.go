@@ -32,12 +32,20 @@ type statusDocument struct {
 	LastError       string     `json:"lastError"`
 	LastDeliveredAt *time.Time `json:"lastDeliveredAt"`
 	InFlight        int        `json:"inFlight"`
-	PausedUntil     *time.Time `json:"pausedUntil"`
-	DesiredVersion  int64      `json:"desiredVersion"`
-	AppliedVersion  int64      `json:"appliedVersion"`
-	WorkflowID      string     `json:"workflowId"`
-	TemporalURL     string     `json:"temporalUrl"`
-	Retention       struct {
+	HeldKeys        int64      `json:"heldKeys"`
+	DeadLetters     int64      `json:"deadLetters"`
+	// Replay is the one that is sent before new events.
+	Replay  *replayDocument `json:"replay"`
+	Learned *struct {
+		BatchSize int `json:"batchSize"`
+		Lanes     int `json:"lanes"`
+	} `json:"learned"`
+	PausedUntil    *time.Time `json:"pausedUntil"`
+	DesiredVersion int64      `json:"desiredVersion"`
+	AppliedVersion int64      `json:"appliedVersion"`
+	WorkflowID     string     `json:"workflowId"`
+	TemporalURL    string     `json:"temporalUrl"`
+	Retention      struct {
 		RemovedFrom *time.Time `json:"removedFrom"`
 		LostEvents  int64      `json:"lostEvents"`
 		LostThrough int64      `json:"lostThrough"`
@@ -106,6 +114,7 @@ func (p *program) statusOf(ctx context.Context, c *apiclient.Client, id string) 
 	if s.LastDeliveredAt != nil {
 		t.row("last delivered", s.LastDeliveredAt.UTC().Format(time.RFC3339))
 	}
+	setAsideRows(t, s)
 	if from := s.Retention.RemovedFrom; from != nil {
 		t.row("hard retention", "removes what it is owed from "+from.UTC().Format(time.RFC3339)+" on")
 	}
@@ -120,6 +129,22 @@ func (p *program) statusOf(ctx context.Context, c *apiclient.Client, id string) 
 		t.row("in Temporal", s.TemporalURL)
 	}
 	return t.flush()
+}
+
+// setAsideRows say what waits apart from the events that are next.
+func setAsideRows(t *table, s statusDocument) {
+	if s.HeldKeys > 0 {
+		t.row("held", count(s.HeldKeys, "key")+": see `postroad subscriber held "+s.Subscriber+"`")
+	}
+	if s.DeadLetters > 0 {
+		t.row("given up", count(s.DeadLetters, "event")+": see `postroad subscriber dead-letters "+s.Subscriber+"`")
+	}
+	if s.Replay != nil {
+		t.row("replay", fmt.Sprintf("%d (%s): %s", s.Replay.ID, s.Replay.what(), s.Replay.progress()))
+	}
+	if l := s.Learned; l != nil {
+		t.row("learned", fmt.Sprintf("batches of %d, %s", l.BatchSize, count(int64(l.Lanes), "lane")))
+	}
 }
 
 func behind(s statusDocument) string {
@@ -145,13 +170,13 @@ func (p *program) statusOverview(ctx context.Context, c *apiclient.Client) error
 		p.printf("no subscribers yet: create one with `postroad subscriber create`\n")
 		return nil
 	}
-	t := p.table("SUBSCRIBER", "STATE", "CURSOR", "HEAD", "BEHIND", "DELIVERED", "REASON")
+	t := p.table("SUBSCRIBER", "STATE", "CURSOR", "HEAD", "BEHIND", "HELD", "GIVEN UP", "DELIVERED", "REASON")
 	for _, s := range all {
 		delivered := "never"
 		if s.LastDeliveredAt != nil {
 			delivered = ago(time.Since(*s.LastDeliveredAt))
 		}
-		t.row(s.Subscriber, s.State, decimal(s.Cursor), decimal(s.Head), decimal(s.LagEvents), delivered, s.Reason)
+		t.row(s.Subscriber, s.State, decimal(s.Cursor), decimal(s.Head), decimal(s.LagEvents), decimal(s.HeldKeys), decimal(s.DeadLetters), delivered, s.Reason)
 	}
 	return t.flush()
 }

@@ -17,12 +17,16 @@ import (
 
 func (p *program) subscriberCommand() *cobra.Command {
 	subscriber := &cobra.Command{
-		Use: "subscriber", Aliases: []string{"sub"}, Short: "Create, change, pause, resume, test and delete subscribers", Args: cobra.NoArgs, RunE: helpOnly,
+		Use: "subscriber", Aliases: []string{"sub"}, Short: "Create, change, pause, move, test and delete subscribers, and see to what they missed", Args: cobra.NoArgs, RunE: helpOnly,
 	}
 	subscriber.AddCommand(
 		p.subscriberCreateCommand(), p.subscriberUpdateCommand(), p.subscriberListCommand(), p.subscriberGetCommand(), p.subscriberDeleteCommand(),
 		p.subscriberPauseCommand(), p.subscriberResumeCommand(), p.subscriberTestCommand(), p.rotateSecretCommand(),
+		p.subscriberSeekCommand(), p.subscriberSkipCommand(), p.subscriberHeldCommand(), p.subscriberDeadLettersCommand(), p.subscriberDismissCommand(),
+		p.subscriberReplayCommand(), p.subscriberReplaysCommand(),
 	)
+	subscriber.AddCommand(p.heldControls()...)
+	subscriber.AddCommand(p.replayControls()...)
 	return subscriber
 }
 
@@ -130,9 +134,9 @@ func (p *program) subscriberListCommand() *cobra.Command {
 			if p.json {
 				return p.encode(map[string]any{"subscribers": raw})
 			}
-			t := p.table("ID", "FEED", "ENDPOINT", "FORMAT", "BATCH", "LABEL")
+			t := p.table("ID", "FEED", "ENDPOINT", "FORMAT", "BATCH", "LANES", "LABEL")
 			for _, s := range list {
-				t.row(s.ID, s.Feed, s.Endpoint.URL, s.Format, s.BatchSize.String(), s.Label)
+				t.row(s.ID, s.Feed, s.Endpoint.URL, s.Format, s.BatchSize.String(), s.Lanes.String(), s.Label)
 			}
 			return t.flush()
 		}),
@@ -178,7 +182,7 @@ func (p *program) subscriberPauseCommand() *cobra.Command {
 		Short: "Pause a subscriber: nothing is lost, nothing is sent",
 		Args:  cobra.ExactArgs(1),
 		RunE: p.action(func(ctx context.Context, args []string) error {
-			in := map[string]string{}
+			in := map[string]any{}
 			if reason != "" {
 				in["reason"] = reason
 			}
@@ -192,7 +196,7 @@ func (p *program) subscriberPauseCommand() *cobra.Command {
 			case length > 0:
 				in["until"] = time.Now().Add(length).UTC().Format(time.RFC3339Nano)
 			}
-			return p.control(ctx, args[0], "pause", in)
+			return p.control(ctx, args[0], "pause", "/pause", in)
 		}),
 	}
 	command.Flags().StringVar(&reason, "reason", "", "`text` shown in the status")
@@ -207,14 +211,15 @@ func (p *program) subscriberResumeCommand() *cobra.Command {
 		Short: "End a pause, a halt, a 410 or, where none of them holds, a wait",
 		Args:  cobra.ExactArgs(1),
 		RunE: p.action(func(ctx context.Context, args []string) error {
-			return p.control(ctx, args[0], "resume", nil)
+			return p.control(ctx, args[0], "resume", "/resume", nil)
 		}),
 	}
 }
 
-// control asks for a control and says whether it is in force.
-func (p *program) control(ctx context.Context, id, kind string, in map[string]string) error {
-	r := apiclient.Request{Method: http.MethodPost, Path: subscriberPath(id, "/"+kind)}
+// control asks for a control, at its path below the subscriber's, and says
+// whether it is in force.
+func (p *program) control(ctx context.Context, id, kind, path string, in map[string]any) error {
+	r := apiclient.Request{Method: http.MethodPost, Path: subscriberPath(id, path)}
 	if len(in) > 0 {
 		r.In = in
 	}

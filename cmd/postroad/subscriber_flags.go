@@ -25,7 +25,8 @@ type subscriberFlags struct {
 
 	endpoint, timeout, label, labelHeader, format string
 	headers                                       []string
-	batchSize, batchBytes                         int
+	batchSize, lanes, onExhausted, compact        string
+	batchBytes                                    int
 	resourceNames, eventTypes, schedule           []string
 	giveUpAfter, maxRetryAfter                    string
 	eventAttempts                                 int
@@ -44,7 +45,8 @@ func (s *subscriberFlags) add(f *pflag.FlagSet) {
 	f.StringVar(&s.label, "label", "", "the source `label` sent with every request")
 	f.StringVar(&s.labelHeader, "label-header", "", "EntityEventSource, ConsumerLabel or both")
 	f.StringVar(&s.format, "format", "", "reso or raw")
-	f.IntVar(&s.batchSize, "batch-size", 0, "the most `events` in one request")
+	f.StringVar(&s.batchSize, "batch-size", "", "the most `events` in one request, 1-1000, or auto")
+	f.StringVar(&s.lanes, "lanes", "", "the most `requests` at once, 1-64, or auto; events of one record are never in two of them")
 	f.IntVar(&s.batchBytes, "batch-bytes", 0, "the most `bytes` in one request")
 	f.StringSliceVar(&s.resourceNames, "resource", nil, "only events of these resource `names`; * may end one")
 	f.StringSliceVar(&s.eventTypes, "type", nil, "only events of these `types`; * may end one")
@@ -52,6 +54,8 @@ func (s *subscriberFlags) add(f *pflag.FlagSet) {
 	f.StringVar(&s.giveUpAfter, "give-up-after", "", "how long the endpoint may fail before delivery halts, as in `7d`")
 	f.StringVar(&s.maxRetryAfter, "max-retry-after", "", "the longest wait the consumer may ask for, as in `24h`")
 	f.IntVar(&s.eventAttempts, "event-attempts", 0, "`requests` one refused event gets")
+	f.StringVar(&s.onExhausted, "on-exhausted", "", "what becomes of an event that is refused so often: `halt`, hold (its record waits) or skip (it is given up)")
+	f.StringVar(&s.compact, "compact", "", "catchUp: while far behind, send only the newest event of each record; or `never`")
 	f.StringVar(&s.bearerTokenFile, "bearer-token-file", "", "`file` with a bearer token for the endpoint")
 	f.StringVar(&s.signing, "signing", "", "standard, svix or none")
 	f.StringVar(&s.signingSecretFile, "signing-secret-file", "", "`file` with a signing secret of your own (whsec_...)")
@@ -85,7 +89,6 @@ func (s *subscriberFlags) document(p *program, flags *pflag.FlagSet) (map[string
 		{"label", []string{"label"}, s.label},
 		{"label-header", []string{"labelHeader"}, s.labelHeader},
 		{"format", []string{"format"}, s.format},
-		{"batch-size", []string{"batchSize"}, s.batchSize},
 		{"batch-bytes", []string{"batchBytes"}, s.batchBytes},
 		{"resource", []string{"filter", "resourceNames"}, s.resourceNames},
 		{"type", []string{"filter", "eventTypes"}, s.eventTypes},
@@ -93,6 +96,7 @@ func (s *subscriberFlags) document(p *program, flags *pflag.FlagSet) (map[string
 		{"give-up-after", []string{"retry", "giveUpAfter"}, s.giveUpAfter},
 		{"max-retry-after", []string{"retry", "maxRetryAfter"}, s.maxRetryAfter},
 		{"event-attempts", []string{"retry", "eventAttempts"}, s.eventAttempts},
+		{"on-exhausted", []string{"onExhausted"}, s.onExhausted},
 		{"signing", []string{"signing", "scheme"}, s.signing},
 		{"owner", []string{"owner"}, s.owner},
 		{"description", []string{"description"}, s.description},
@@ -125,6 +129,24 @@ func (s *subscriberFlags) putRest(p *program, document map[string]any) error {
 	if s.signingSecretFile != "" {
 		secret, err := p.readSecret(s.signingSecretFile)
 		errs = append(errs, err, put(document, secret, "signing", "secret"))
+	}
+	for _, m := range []struct{ flag, member, text string }{{"batch-size", "batchSize", s.batchSize}, {"lanes", "lanes", s.lanes}} {
+		switch n, err := strconv.ParseInt(m.text, 10, 64); {
+		case m.text == "":
+		case m.text == event.Auto.String():
+			errs = append(errs, put(document, m.text, m.member))
+		case err != nil:
+			return usagef("--%s %q is neither a number nor auto", m.flag, m.text)
+		default:
+			errs = append(errs, put(document, n, m.member))
+		}
+	}
+	switch s.compact {
+	case "":
+	case forEver:
+		errs = append(errs, put(document, nil, "compact"))
+	default:
+		errs = append(errs, put(document, s.compact, "compact"))
 	}
 	switch s.alertLag {
 	case "":
