@@ -147,8 +147,8 @@ func (a *Activities) applyReplay(ctx context.Context, in contract.ApplyInput) (s
 		*bound.at = &at
 	}
 	bounded := in.FromSequence != nil || in.ToSequence != nil || in.FromTime != "" || in.ToTime != ""
-	if !bounded && !in.Missed {
-		return store.ControlResult{}, refusal("a replay needs bounds: fromSequence, toSequence, fromTime or toTime; or missed")
+	if !bounded && in.ResourceNames == nil && !in.Missed {
+		return store.ControlResult{}, refusal("a replay needs bounds (fromSequence, toSequence, fromTime, toTime), resourceNames or missed")
 	}
 	if err := (event.Filter{ResourceNames: in.ResourceNames}).Validate().Err(); err != nil {
 		return store.ControlResult{}, refusal("resourceNames must be 1-100 names, as in a filter")

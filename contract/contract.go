@@ -106,9 +106,10 @@ const (
 	SeekNow       = "now"       // the first event published from now on
 )
 
-// ReplaySignal asks for events to be sent again: those within its bounds, of
-// which it names at least one, or those that were missed. Single records are
-// replayed through the API: their keys must not stand in a history.
+// ReplaySignal asks for events to be sent again: those within the bounds and of
+// the resources that it names, at least one of either, or those that were missed.
+// Single records are replayed through the API: their keys must not stand in a
+// history.
 type ReplaySignal struct {
 	// FromSequence and ToSequence are the first and the last sequence.
 	FromSequence *int64 `json:"fromSequence,omitempty"`
