@@ -66,7 +66,7 @@ const cutSQL = `
 		SELECT e.*, sum(e.size) OVER (ORDER BY e.sequence ROWS UNBOUNDED PRECEDING) AS through FROM (
 			SELECT e.*, 200 + coalesce(octet_length(e.data), 0) + coalesce(octet_length(e.extras), 0)
 				+ coalesce(octet_length(e.resource_url), 0) AS size
-			FROM events e WHERE %s ORDER BY e.sequence LIMIT %s) e) c
+			FROM %s ORDER BY e.sequence LIMIT %s) e) c
 	WHERE c.through - c.size < %s`
 
 // eventColumns are what eventRow reads, from a row p that may be absent.
@@ -82,10 +82,10 @@ func (r reader) stretch(ctx context.Context, q stretchQuery) (stretch, error) {
 		window = windowSQL
 	}
 	rowsAt, bytesAt := addArgument(&args, q.rows), addArgument(&args, q.bytes)
-	where := `e.feed_id = $1 AND e.sequence > $2 AND e.sequence <= w.last AND $2 >= w.floor` + condition
+	from := `events e WHERE e.feed_id = $1 AND e.sequence > $2 AND e.sequence <= w.last AND $2 >= w.floor` + condition
 	rows, err := r.pool.Query(ctx, `WITH b AS (`+boundsSQL+`), w AS (`+window+`)
 		SELECT w.floor, w.head, w.erasures, w.last, w.looked, `+eventColumns+` FROM w LEFT JOIN LATERAL (`+
-		fmt.Sprintf(cutSQL, where, rowsAt, bytesAt)+`) p ON true ORDER BY p.sequence`, args...)
+		fmt.Sprintf(cutSQL, from, rowsAt, bytesAt)+`) p ON true ORDER BY p.sequence`, args...)
 	if err != nil {
 		return stretch{}, fmt.Errorf("read feed %d: %w", q.feed, err)
 	}
@@ -138,13 +138,17 @@ func readEvents(rows pgx.Rows, feed int64, more ...any) (s stretch, through int6
 	return s, row.through, nil
 }
 
+// numberedSQL looks each number up by the whole primary key: with a list of them
+// a plan made without statistics may read the feed.
+const numberedSQL = `unnest($2::bigint[]) AS n (number) CROSS JOIN LATERAL (
+	SELECT * FROM events e WHERE e.feed_id = $1 AND e.sequence = n.number AND e.sequence > b.floor LIMIT 1) e`
+
 // numbered reads events by their numbers, which rise, until they are too many
 // bytes; the first always. cut says that they were.
 func (r reader) numbered(ctx context.Context, feed int64, numbers []int64, bytes int) (s stretch, cut bool, err error) {
 	rows, err := r.pool.Query(ctx, `WITH b AS (`+boundsSQL+`)
 		SELECT b.floor, b.head, b.erasures, `+eventColumns+` FROM b LEFT JOIN LATERAL (`+
-		fmt.Sprintf(cutSQL, `e.feed_id = $1 AND e.sequence = ANY ($2::bigint[]) AND e.sequence > b.floor`, "$3", "$4")+
-		`) p ON true ORDER BY p.sequence`, feed, numbers, len(numbers), bytes)
+		fmt.Sprintf(cutSQL, numberedSQL, "$3", "$4")+`) p ON true ORDER BY p.sequence`, feed, numbers, len(numbers), bytes)
 	if err != nil {
 		return stretch{}, false, fmt.Errorf("read feed %d: %w", feed, err)
 	}

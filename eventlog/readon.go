@@ -65,7 +65,7 @@ func (t *tail) readAbove(ctx context.Context, ids, afters []int64, bytesMax int)
 	rows, err := t.pool.Query(ctx, `
 		SELECT w.id, f.floor_sequence, `+eventColumns+`
 		FROM unnest($1::bigint[], $2::bigint[]) AS w (id, after) JOIN feeds f ON f.id = w.id LEFT JOIN LATERAL (`+
-		fmt.Sprintf(cutSQL, `e.feed_id = w.id AND e.sequence > greatest(w.after, f.floor_sequence)`, "$3", "$4")+`) p ON true
+		fmt.Sprintf(cutSQL, `events e WHERE e.feed_id = w.id AND e.sequence > greatest(w.after, f.floor_sequence)`, "$3", "$4")+`) p ON true
 		ORDER BY w.id, p.sequence`, ids, afters, t.config.PageRows, bytesMax)
 	if err != nil {
 		return nil, fmt.Errorf("read new events: %w", err)
