@@ -78,9 +78,11 @@ type Replay struct {
 	EventAttempt     int
 	FailingEvents    []FailingEvent
 
-	// Rate is events a second since the start; 0: not known.
+	// Rate is events a second since the start, with all waits and pauses; 0: not
+	// known.
 	Rate float64
-	// ETASeconds is how long a running replay takes at that rate; nil: not known.
+	// ETASeconds is how long a running replay still takes at that rate; nil: not
+	// known.
 	ETASeconds *float64
 }
 
@@ -125,13 +127,13 @@ type ReplayRequest struct {
 
 // Reasons to refuse a replay.
 const (
-	ReplayEmpty       = "empty"        // no event matches, or none is missed
-	ReplayAboveHead   = "above-head"   // it would begin above the head
-	ReplayReversed    = "reversed"     // it would end before it begins
-	ReplayBelowFloor  = "below-floor"  // it would begin below the first event kept
-	ReplayTooManyOpen = "too-many"     // ReplaysOpenMax are open
-	ReplayTooManyKeys = "too-many-key" // above ReplayKeysMax
-	ReplayMissedMixed = "missed-mixed" // Missed with bounds or another selection
+	ReplayEmpty       = "empty"         // no event matches, or none is missed
+	ReplayAboveHead   = "above-head"    // it would begin above the head
+	ReplayReversed    = "reversed"      // it would end before it begins
+	ReplayBelowFloor  = "below-floor"   // it would begin below the first event kept
+	ReplayTooManyOpen = "too-many"      // ReplaysOpenMax are open
+	ReplayTooManyKeys = "too-many-keys" // above ReplayKeysMax
+	ReplayMissedMixed = "missed-mixed"  // Missed with bounds or another selection
 )
 
 // ReplayRefusedError says why a replay was not made. Its text is safe to show.
@@ -177,37 +179,4 @@ type ReplayFinishedError struct {
 // Error implements error.
 func (e *ReplayFinishedError) Error() string {
 	return fmt.Sprintf("replay %d is %s", e.ID, e.State)
-}
-
-// CreateReplay makes a replay, or with DryRun says only what it would be: Total,
-// First, Last, After and Through. Its bounds are fixed by it: later events are not
-// part of it.
-//
-// Counting may take long, so it is done before anything is locked; then the floor
-// is looked at once more under the locks. What lies between the floor and the
-// head never changes, but by compaction, so that the count is exact.
-//
-// Errors: ErrNotFound, *ReplayRefusedError, and Count's.
-func (s *Store) CreateReplay(ctx context.Context, r ReplayRequest) (Replay, ControlResult, error) {
-	return Replay{}, ControlResult{}, errors.ErrUnsupported
-}
-
-// ControlReplay pauses, resumes or cancels a replay: kind is ControlReplayPause,
-// ControlReplayResume or ControlReplayCancel. What is so already is no error, and
-// no control: the result is then the last control's.
-//
-// Errors: ErrNotFound, ErrReplayNotFound, *ReplayFinishedError.
-func (s *Store) ControlReplay(ctx context.Context, subscriber string, id int64, kind, source, requestID string) (Replay, ControlResult, error) {
-	return Replay{}, ControlResult{}, errors.ErrUnsupported
-}
-
-// Replays lists a subscriber's replays, the newest first: at most limit with a
-// number below before; 0: from the newest on.
-func (s *Store) Replays(ctx context.Context, subscriber string, before int64, limit int) ([]Replay, error) {
-	return nil, errors.ErrUnsupported
-}
-
-// Replay reads one replay. Errors: ErrReplayNotFound.
-func (s *Store) Replay(ctx context.Context, subscriber string, id int64) (Replay, error) {
-	return Replay{}, errors.ErrUnsupported
 }
