@@ -17,6 +17,9 @@ import (
 const (
 	kindConfigure = "configure"
 	kindDelete    = "delete"
+
+	// argPreviousFilter is the filter that a change of configuration replaced.
+	argPreviousFilter = "previousFilter"
 )
 
 // Change says of a change of the configuration at which version it is made, and
@@ -58,7 +61,7 @@ func (s *Store) Create(ctx context.Context, sub event.Subscriber, secrets event.
 		if err != nil {
 			return fmt.Errorf("insert subscriber: %w", err)
 		}
-		if _, err := tx.Exec(ctx, `INSERT INTO runs (id, feed_id, cursor) VALUES ($1, $2, $3)`, sub.ID, feed.id, cursor); err != nil {
+		if _, err := tx.Exec(ctx, `INSERT INTO runs (id, feed_id, cursor, start_sequence) VALUES ($1, $2, $3, $3)`, sub.ID, feed.id, cursor); err != nil {
 			return fmt.Errorf("insert run: %w", err)
 		}
 		return nil
@@ -207,7 +210,11 @@ func (s *Store) Replace(ctx context.Context, sub event.Subscriber, secrets event
 		}
 		record = old.record
 		record.Subscriber = sub
-		result, err = s.configure(ctx, tx, &record, secrets, change.Source)
+		args := map[string]any{}
+		if !reflect.DeepEqual(was.Filter, sub.Filter) {
+			args[argPreviousFilter] = was.Filter // so that it can be told later what the subscriber was owed
+		}
+		result, err = s.configure(ctx, tx, &record, secrets, change.Source, args)
 		return err
 	})
 	if err != nil {
@@ -254,8 +261,8 @@ func endFailureBackoff(ctx context.Context, tx pgx.Tx, id string) error {
 }
 
 // configure writes the record's configuration as its next version, and the
-// control that tells of it.
-func (s *Store) configure(ctx context.Context, tx pgx.Tx, record *Record, secrets event.Secrets, source string) (ControlResult, error) {
+// control that tells of it, with args.
+func (s *Store) configure(ctx context.Context, tx pgx.Tx, record *Record, secrets event.Secrets, source string, args map[string]any) (ControlResult, error) {
 	id := record.Subscriber.ID
 	sealed, err := s.sealSecrets(id, secrets)
 	if err != nil {
@@ -266,10 +273,8 @@ func (s *Store) configure(ctx context.Context, tx pgx.Tx, record *Record, secret
 	if err != nil {
 		return ControlResult{}, fmt.Errorf("update subscriber: %w", err)
 	}
-	return insertControl(ctx, tx, control{
-		subscriber: id, kind: kindConfigure, source: source,
-		args: map[string]any{"version": record.Version},
-	})
+	args["version"] = record.Version
+	return insertControl(ctx, tx, control{subscriber: id, kind: kindConfigure, source: source, args: args})
 }
 
 // lastControl says how far the last control accepted is.
@@ -299,7 +304,7 @@ func (s *Store) RotateSigningSecret(ctx context.Context, id, secret string, over
 		st.secrets.Signing = rotate(st.secrets.Signing, secret, st.now, overlap)
 		record = st.record
 		record.Subscriber = record.Subscriber.Redacted(st.secrets)
-		result, err = s.configure(ctx, tx, &record, st.secrets, change.Source)
+		result, err = s.configure(ctx, tx, &record, st.secrets, change.Source, map[string]any{})
 		return err
 	})
 	if err != nil {
@@ -351,9 +356,14 @@ func (s *Store) Delete(ctx context.Context, id string, change Change) (ControlRe
 			return fmt.Errorf("erase configuration: %w", err)
 		}
 		_, err = tx.Exec(ctx, `UPDATE runs SET deleted = true, pause_reason = NULL, halted_reason = NULL, wait_reason = NULL,
-			last_error = NULL WHERE id = $1`, id)
+			last_error = NULL, settled = '{}', failing = NULL, wake_at = NULL WHERE id = $1`, id)
 		if err != nil {
 			return fmt.Errorf("mark deleted: %w", err)
+		}
+		for _, table := range []string{"held_events", "held_keys", "dead_letters", "replays"} {
+			if _, err := tx.Exec(ctx, `DELETE FROM `+table+` WHERE subscriber = $1`, id); err != nil {
+				return fmt.Errorf("erase %s: %w", table, err)
+			}
 		}
 		result, err = insertControl(ctx, tx, control{subscriber: id, kind: kindDelete, source: change.Source})
 		return err
