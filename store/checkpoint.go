@@ -97,7 +97,7 @@ type CheckpointResult struct {
 	Generation int64
 }
 
-// writeCheckpoints locks its rows in the order of their ids and passes over
+// changeRuns locks its rows in the order of their ids and passes over
 // those that somebody else has locked: groups of several processes cannot
 // deadlock on each other, and one row that is held for long, by a client that
 // died in the middle of a control, holds up nobody else's.
@@ -106,14 +106,16 @@ type CheckpointResult struct {
 // statement; nothing of that is computed for one that changes nothing. $27 is
 // announceRetrying. A number that is not above the row's is that of a try that
 // was given up: who sent it has written since, and hears no answer.
-const writeCheckpoints = `
+const changeRuns = `
 WITH input AS (
     SELECT * FROM unnest($1::text[], $2::uuid[], $3::bigint[], $4::text[], $5::bigint[], $6::bigint[], $7::text[], $8::text[],
         $9::bool[], $10::int[], $11::int[], $12::int[], $13::bigint[], $14::bigint[], $15::int[], $16::bool[], $17::int[],
-        $18::int[], $19::text[], $20::bool[], $21::bool[], $22::text[], $23::bigint[], $24::bool[], $25::bool[], $26::bigint[], $28::bigint[])
+        $18::int[], $19::text[], $20::bool[], $21::bool[], $22::text[], $23::bigint[], $24::bool[], $25::bool[], $26::bigint[], $28::bigint[],
+        $29::bigint[], $30::text[], $31::bigint[], $32::bigint[], $33::int[], $34::int[], $35::bigint[])
       AS c (id, lease, cursor, settled, previous_sequence, wait_us, wait_reason, wait_class,
         failing, failures, asked, event_attempt, range_first, range_last, range_attempt, probe, batch_limit,
-        in_flight, last_error, delivered, disable, halt, applied, release, park, failing_us, number)
+        in_flight, last_error, delivered, disable, halt, applied, release, park, failing_us, number,
+        scanned, refused, wake_us, halted_event, learned_batch, learned_lanes, replay)
 ), locked AS MATERIALIZED (
     SELECT r.id, r.trouble, CASE
         WHEN c.disable AND NOT r.disabled THEN 'disabled'
@@ -123,19 +125,29 @@ WITH input AS (
       FROM runs r JOIN input c ON r.id = c.id AND r.lease = c.lease ORDER BY r.id FOR UPDATE OF r SKIP LOCKED
 ), written AS (
     UPDATE runs r SET
-        cursor = c.cursor, settled = c.settled::bigint[], previous_sequence = c.previous_sequence,
+        cursor = CASE WHEN c.replay = 0 THEN c.cursor ELSE r.cursor END,
+        settled = CASE WHEN c.replay = 0 THEN c.settled::bigint[] ELSE r.settled END,
+        scanned = CASE WHEN c.replay = 0 THEN c.scanned ELSE r.scanned END,
+        previous_sequence = CASE WHEN c.replay = 0 THEN c.previous_sequence ELSE r.previous_sequence END,
+        event_attempt = CASE WHEN c.replay = 0 THEN c.event_attempt ELSE r.event_attempt END,
+        failing = CASE WHEN c.replay = 0 THEN c.refused::jsonb ELSE r.failing END,
+        failing_at = CASE WHEN c.replay <> 0 THEN r.failing_at WHEN c.refused IS NOT NULL THEN clock_timestamp() END,
         not_before = CASE WHEN c.wait_us > 0 THEN clock_timestamp() + c.wait_us * interval '1 microsecond' END,
         wait_reason = nullif(c.wait_reason, ''), wait_class = nullif(c.wait_class, ''),
         failing_since = CASE WHEN c.failing THEN clock_timestamp() - c.failing_us * interval '1 microsecond' END,
-        failures = c.failures, asked = c.asked, event_attempt = c.event_attempt,
+        failures = c.failures, asked = c.asked,
         range_first = c.range_first, range_last = c.range_last, range_attempt = c.range_attempt,
         probe = c.probe, batch_limit = c.batch_limit, in_flight = c.in_flight, last_error = nullif(c.last_error, ''),
         last_delivered_at = CASE WHEN c.delivered THEN clock_timestamp() ELSE r.last_delivered_at END,
         disabled = r.disabled OR c.disable, halted_reason = coalesce(nullif(c.halt, ''), r.halted_reason),
+        halted_event = CASE WHEN c.halt <> '' THEN nullif(c.halted_event, 0) ELSE r.halted_event END,
+        halted_replay = CASE WHEN c.halt = '' THEN r.halted_replay WHEN c.halted_event <> 0 THEN nullif(c.replay, 0) END,
+        learned_batch = c.learned_batch, learned_lanes = c.learned_lanes,
         applied_version = CASE WHEN c.park OR c.release THEN r.desired_version
                                ELSE greatest(r.applied_version, least(c.applied, r.desired_version)) END,
         lease = CASE WHEN c.release THEN NULL ELSE r.lease END,
         parked = c.park,
+        wake_at = CASE WHEN c.park AND c.wake_us > 0 THEN clock_timestamp() + c.wake_us * interval '1 microsecond' END,
         generation = CASE WHEN c.park THEN nextval('park_generations') ELSE r.generation END,
         trouble = CASE WHEN l.turn = 'recovered' THEN NULL ELSE coalesce(l.turn, r.trouble) END,
         checked_at = clock_timestamp(), checkpoint = c.number
@@ -147,40 +159,65 @@ WITH input AS (
 ), applied AS (
     UPDATE controls SET applied_at = clock_timestamp() FROM written w
      WHERE w.controls AND controls.subscriber = w.id AND controls.applied_at IS NULL AND controls.version <= w.applied_version
-)
+       AND NOT ` + moving + `
+)`
+
+const foundByCheckpoints = `
 SELECT lease, desired_version, generation, false FROM written
 UNION ALL
 SELECT c.lease, 0, 0, true FROM input c JOIN runs r ON r.id = c.id AND r.lease = c.lease
  WHERE NOT EXISTS (SELECT FROM locked l WHERE l.id = c.id)`
 
-// WriteCheckpoints writes the checkpoints of many runs in one statement and
-// one commit. The results stand in the order of the batch, which holds a lease
-// at most once.
+// WriteCheckpoints writes the checkpoints of many runs in one commit: in one
+// statement, and in a second one those that also change a replay or what is set
+// aside. The results stand in the order of the batch, which holds a lease at most
+// once.
 func (s *Store) WriteCheckpoints(ctx context.Context, batch []*Checkpoint) ([]CheckpointResult, error) {
-	at := make(map[uuid.UUID]int, len(batch))
-	for i, c := range batch {
-		at[c.Lease] = i
+	var plain, rich []*Checkpoint
+	for _, c := range batch {
+		if c.Replay != 0 || c.Aside != nil {
+			rich = append(rich, c)
+		} else {
+			plain = append(plain, c)
+		}
 	}
-	rows, err := s.pool.Query(ctx, writeCheckpoints, append(checkpointArrays(batch), s.announceRetrying.Microseconds(), column(batch, func(c *Checkpoint) int64 { return c.Number }))...)
-	if err != nil {
+	found := make(checkpointResults, len(batch))
+	var statements pgx.Batch // one implicit transaction
+	if len(plain) > 0 {
+		statements.Queue(changeRuns+foundByCheckpoints, s.checkpointArguments(plain)...).Query(found.read)
+	}
+	if len(rich) > 0 {
+		aside, err := asideArguments(rich)
+		if err != nil {
+			return nil, err
+		}
+		statements.Queue(changeRuns+changeAside+foundByCheckpoints, append(s.checkpointArguments(rich), aside...)...).Query(found.read)
+	}
+	if err := s.pool.SendBatch(ctx, &statements).Close(); err != nil {
 		return nil, fmt.Errorf("write checkpoints: %w", err)
 	}
 	results := make([]CheckpointResult, len(batch))
+	for i, c := range batch {
+		results[i] = found[c.Lease]
+		if !c.Park {
+			results[i].Generation = 0
+		}
+	}
+	return results, nil
+}
+
+// checkpointResults are what checkpoints found, by their leases.
+type checkpointResults map[uuid.UUID]CheckpointResult
+
+func (found checkpointResults) read(rows pgx.Rows) error {
 	var lease uuid.UUID
 	var desired, generation int64
 	var busy bool
-	_, err = pgx.ForEachRow(rows, []any{&lease, &desired, &generation, &busy}, func() error {
-		r := CheckpointResult{Held: !busy, Busy: busy, Desired: desired}
-		if batch[at[lease]].Park {
-			r.Generation = generation
-		}
-		results[at[lease]] = r
+	_, err := pgx.ForEachRow(rows, []any{&lease, &desired, &generation, &busy}, func() error {
+		found[lease] = CheckpointResult{Held: !busy, Busy: busy, Desired: desired, Generation: generation}
 		return nil
 	})
-	if err != nil {
-		return nil, fmt.Errorf("write checkpoints: %w", err)
-	}
-	return results, nil
+	return err
 }
 
 // column gathers one member of every checkpoint: the statement takes a column
@@ -193,7 +230,7 @@ func column[T any](batch []*Checkpoint, member func(*Checkpoint) T) []T {
 	return values
 }
 
-func checkpointArrays(batch []*Checkpoint) []any {
+func (s *Store) checkpointArguments(batch []*Checkpoint) []any {
 	return []any{
 		column(batch, func(c *Checkpoint) string { return c.ID }),
 		column(batch, func(c *Checkpoint) uuid.UUID { return c.Lease }),
@@ -221,6 +258,15 @@ func checkpointArrays(batch []*Checkpoint) []any {
 		column(batch, func(c *Checkpoint) bool { return c.Release }),
 		column(batch, func(c *Checkpoint) bool { return c.Park }),
 		column(batch, func(c *Checkpoint) int64 { return c.FailingFor.Microseconds() }),
+		s.announceRetrying.Microseconds(),
+		column(batch, func(c *Checkpoint) int64 { return c.Number }),
+		column(batch, func(c *Checkpoint) int64 { return c.Scanned }),
+		column(batch, func(c *Checkpoint) *string { return failingText(c.FailingEvents) }),
+		column(batch, func(c *Checkpoint) int64 { return c.WakeAfter.Microseconds() }),
+		column(batch, func(c *Checkpoint) int64 { return c.HaltedEvent }),
+		column(batch, func(c *Checkpoint) int { return c.LearnedBatch }),
+		column(batch, func(c *Checkpoint) int { return c.LearnedLanes }),
+		column(batch, func(c *Checkpoint) int64 { return c.Replay }),
 	}
 }
 

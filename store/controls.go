@@ -87,15 +87,38 @@ type ControlResult struct {
 	InForce bool
 }
 
-// Control accepts a pause or a resume in one transaction. It is in force at
-// once where nobody holds the lease or the row is parked; else the holder puts
-// it in force, or whoever takes the lease next.
+// Control accepts a control in one transaction. It is in force at once where
+// nobody holds the lease or the row is parked; else the holder puts it in force,
+// or whoever takes the lease next. One that moves the position, or what is set
+// aside, the holder leaves to whoever takes the lease next.
 //
-// Errors: ErrNotFound, ErrUntilPast.
+// Errors: ErrNotFound, ErrUntilPast, *SeekAboveHeadError, *SeekBelowFloorError,
+// *NotHaltedAtError, *KeyNotHeldError, *NotFirstHeldError.
 func (s *Store) Control(ctx context.Context, r ControlRequest) (ControlResult, error) {
+	result, err := s.control(ctx, r)
+	if err != nil {
+		return ControlResult{}, fmt.Errorf("control subscriber %s: %w", r.Subscriber, err)
+	}
+	return result, nil
+}
+
+func (s *Store) control(ctx context.Context, r ControlRequest) (ControlResult, error) {
+	var target seekTarget
+	if r.Kind == ControlSeek {
+		var err error
+		if target, err = s.seekTarget(ctx, r); err != nil {
+			return ControlResult{}, err
+		}
+	}
 	var result ControlResult
 	err := s.inTx(ctx, func(tx pgx.Tx) error {
 		c := control{subscriber: r.Subscriber, kind: r.Kind, source: r.Source, requestID: r.RequestID}
+		if r.Kind == ControlSeek {
+			// The feed is locked before the row, as where the floor is raised.
+			if err := target.lock(ctx, tx); err != nil {
+				return err
+			}
+		}
 		if err := lockForControl(ctx, tx, r.Subscriber); err != nil {
 			return err
 		}
@@ -104,23 +127,38 @@ func (s *Store) Control(ctx context.Context, r ControlRequest) (ControlResult, e
 			result = repeat
 			return err
 		}
-		if err := changeHold(ctx, tx, r, &c); err != nil {
+		if err := prepareControl(ctx, tx, r, target, &c); err != nil {
 			return err
 		}
 		result, err = insertControl(ctx, tx, c)
 		return err
 	})
-	if err != nil {
-		return ControlResult{}, fmt.Errorf("control subscriber %s: %w", r.Subscriber, err)
+	return result, err
+}
+
+// prepareControl changes the hold, or looks whether what moves something can be
+// done, of the row that lockForControl locked.
+func prepareControl(ctx context.Context, tx pgx.Tx, r ControlRequest, target seekTarget, c *control) (err error) {
+	switch r.Kind {
+	case ControlSeek:
+		c.args, err = target.args(ctx, tx, r)
+	case ControlHeldRetry, ControlHeldSkip, ControlHeldRelease:
+		c.args, err = heldArgs(ctx, tx, r)
+	case ControlSkip:
+		c.args, err = skipArgs(ctx, tx, r)
+	default:
+		return changeHold(ctx, tx, r, c)
 	}
-	return result, nil
+	return err
 }
 
 // InForce reports whether a subscriber's control of that version is in force.
 // A subscriber that is gone has nothing left to be forced: true.
 func (s *Store) InForce(ctx context.Context, subscriber string, version int64) (bool, error) {
 	var inForce bool
-	err := s.pool.QueryRow(ctx, `SELECT applied_version >= $2 FROM runs WHERE id = $1`, subscriber, version).Scan(&inForce)
+	err := s.pool.QueryRow(ctx, `
+		SELECT applied_version >= $2 AND NOT EXISTS (SELECT FROM controls c WHERE c.subscriber = runs.id AND c.version = $2 AND `+pendingMove+`)
+		  FROM runs WHERE id = $1`, subscriber, version).Scan(&inForce)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return true, nil
 	}
@@ -171,7 +209,7 @@ func findControl(ctx context.Context, tx pgx.Tx, c control) (ControlResult, bool
 	}
 	var result ControlResult
 	err := tx.QueryRow(ctx, `
-		SELECT c.version, r.applied_version >= c.version
+		SELECT c.version, r.applied_version >= c.version AND NOT (`+pendingMove+`)
 		  FROM controls c JOIN runs r ON r.id = c.subscriber
 		 WHERE c.request_id = $1`, c.storedRequestID()).Scan(&result.Version, &result.InForce)
 	if errors.Is(err, pgx.ErrNoRows) {
@@ -201,17 +239,26 @@ func changeHold(ctx context.Context, tx pgx.Tx, r ControlRequest, c *control) er
 
 // resume ends disabled, halted and paused together. What the consumer asked
 // for with Retry-After ends only where none of them held: then it is what the
-// person must have meant.
+// person must have meant. Where the subscriber had stopped by itself, its failing
+// events begin anew.
 func resume(ctx context.Context, tx pgx.Tx, subscriber string) error {
 	_, err := tx.Exec(ctx, `
+		UPDATE replays SET failing = NULL, event_attempt = 0
+		 WHERE subscriber = $1 AND `+replayOpen+` AND EXISTS (SELECT FROM runs WHERE id = $1 AND (disabled OR halted_reason IS NOT NULL))`, subscriber)
+	if err != nil {
+		return err
+	}
+	_, err = tx.Exec(ctx, `
 		UPDATE runs SET
 		    paused = false, paused_until = NULL, pause_reason = NULL, disabled = false, halted_reason = NULL,
+		    halted_event = NULL, halted_replay = NULL,
 		    not_before    = CASE WHEN h.held THEN not_before END,
 		    wait_reason   = CASE WHEN h.held AND NOT h.stopped THEN wait_reason END,
 		    wait_class    = CASE WHEN h.held AND NOT h.stopped THEN wait_class END,
 		    failing_since = CASE WHEN NOT h.stopped THEN failing_since END,
 		    failures      = CASE WHEN NOT h.stopped THEN failures ELSE 0 END,
 		    event_attempt = CASE WHEN NOT h.stopped THEN event_attempt ELSE 0 END,
+		    failing       = CASE WHEN NOT h.stopped THEN failing END,
 		    probe         = probe OR h.stopped
 		  FROM (SELECT id, disabled OR halted_reason IS NOT NULL AS stopped,
 		               disabled OR halted_reason IS NOT NULL OR paused AND (paused_until IS NULL OR paused_until > clock_timestamp()) AS held
@@ -250,6 +297,11 @@ func insertControl(ctx context.Context, tx pgx.Tx, c control) (ControlResult, er
 		c.subscriber, result.Version, c.storedRequestID(), c.kind, args, c.source, result.InForce)
 	if err != nil {
 		return ControlResult{}, fmt.Errorf("insert control: %w", err)
+	}
+	if movingKinds[c.kind] {
+		if err := move(ctx, tx, c.subscriber, result.InForce); err != nil {
+			return ControlResult{}, err
+		}
 	}
 	return result, notify(ctx, tx, ControlsChannel, c.subscriber)
 }

@@ -46,11 +46,26 @@ func describe(r *Run, lag int64, exact bool) (state, reason string) {
 	case r.Remaining() > 0:
 		return StateRetrying, fmt.Sprintf("%s; tries again %s", waitReason(r), clock(*r.NotBefore, r.Now))
 	case r.FailingSince != nil || r.Failures > 0 || r.EventAttempt > 0:
+		if wait := firstDue(r.FailingEvents); wait > 0 {
+			return StateRetrying, fmt.Sprintf("%s; tries again %s", waitReason(r), clock(r.Now.Add(wait), r.Now))
+		}
 		return StateRetrying, waitReason(r) + "; trying again now"
 	case r.InFlight > 0 || lag > 0:
 		return StateActive, activeReason(lag, exact)
 	}
 	return StateIdle, fmt.Sprintf("caught up; waiting for the event after %d", r.Cursor)
+}
+
+// firstDue is how long the first of the refused events has to wait; 0: one is due,
+// or there is none.
+func firstDue(events []FailingEvent) time.Duration {
+	var first time.Duration
+	for i, e := range events {
+		if i == 0 || e.Wait < first {
+			first = e.Wait
+		}
+	}
+	return first
 }
 
 func pausedReason(r *Run) string {

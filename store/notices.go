@@ -20,6 +20,7 @@ const (
 	NoticeRetrying      = "subscriber.retrying"  // the endpoint has failed for a while
 	NoticeBehind        = "subscriber.behind"    // further than its alert allows
 	NoticeRecovered     = "subscriber.recovered" // from one of these
+	NoticeKeyHeld       = "key.held"             // its events wait, the others go on
 	NoticeLogPinned     = "log.pinned"           // a subscriber keeps a feed from being shortened
 	NoticeTokenExpiring = "token.expiring"
 )
@@ -33,7 +34,7 @@ const resourceSubscriber = "Subscriber"
 const noticeRun = `json_build_object('ID', r.id, 'Disabled', r.disabled, 'HaltedReason', r.halted_reason,
 	'Paused', r.paused, 'PausedUntil', r.paused_until, 'PauseReason', r.pause_reason, 'Parked', r.parked, 'Cursor', r.cursor,
 	'NotBefore', r.not_before, 'WaitReason', r.wait_reason, 'WaitClass', r.wait_class, 'FailingSince', r.failing_since,
-	'Failures', r.failures, 'EventAttempt', r.event_attempt, 'InFlight', r.in_flight, 'LastError', r.last_error)`
+	'Settled', r.settled, 'Failures', r.failures, 'EventAttempt', r.event_attempt, 'InFlight', r.in_flight, 'LastError', r.last_error)`
 
 // insertNotices notes what became of the rows of written that have a run: turn,
 // from what (was), and how far behind in seconds (lag). The subscribers of
@@ -101,7 +102,10 @@ type subscriberNotice struct {
 
 // noticeData makes an event's data of what was noted.
 func noticeData(e *event.Event, noted []byte, at time.Time) (json.RawMessage, error) {
-	if e.ResourceName != resourceSubscriber {
+	switch {
+	case e.EventType == NoticeKeyHeld:
+		return keyNoticeData(noted, at)
+	case e.ResourceName != resourceSubscriber:
 		return noted, nil
 	}
 	var n struct {
@@ -133,6 +137,35 @@ func noticeData(e *event.Event, noted []byte, at time.Time) (json.RawMessage, er
 	}
 	d.Text += d.Reason
 	return json.Marshal(d)
+}
+
+// keyNotice is the data of a notice about a held key.
+type keyNotice struct {
+	Type              string    `json:"type"`
+	Text              string    `json:"text"`
+	At                time.Time `json:"at"`
+	Subscriber        string    `json:"subscriber"`
+	Feed              string    `json:"feed"`
+	ResourceName      string    `json:"resourceName"`
+	ResourceRecordKey string    `json:"resourceRecordKey"`
+	// Sequence is the event that was refused, Attempts how often.
+	Sequence  int64  `json:"sequence"`
+	Attempts  int    `json:"attempts"`
+	Status    int    `json:"status,omitempty"`
+	LastError string `json:"lastError,omitempty"`
+}
+
+func keyNoticeData(noted []byte, at time.Time) (json.RawMessage, error) {
+	k := keyNotice{Type: NoticeKeyHeld, At: at}
+	if err := json.Unmarshal(noted, &k); err != nil {
+		return nil, fmt.Errorf("decode notice: %w", err)
+	}
+	k.Text = fmt.Sprintf("subscriber %s on feed %s: events of %s/%s are set aside, event %d was refused %d times",
+		k.Subscriber, k.Feed, k.ResourceName, k.ResourceRecordKey, k.Sequence, k.Attempts)
+	if k.LastError != "" {
+		k.Text += ", last answer " + k.LastError
+	}
+	return json.Marshal(k)
 }
 
 // DropNotices removes notices that were told.

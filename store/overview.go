@@ -63,7 +63,8 @@ var overviewQuery = `
 		SELECT f.id AS feed_id, f.floor_sequence AS floor, ` + feedHead + ` AS head FROM feeds f
 	), looked AS MATERIALIZED (
 		SELECT runs.id, feed_id, greatest(cursor, floor) AS after,
-			CASE WHEN parked THEN 0 ELSE greatest(0, head - cursor) END AS lag, ` + stateOf(`cursor < head`) + ` AS state
+			CASE WHEN parked THEN 0 ELSE greatest(0, head - cursor - CASE WHEN settled = '{}' THEN 0 ELSE (
+				SELECT sum(settled[2 * n] - settled[2 * n - 1] + 1)::bigint FROM generate_series(1, cardinality(settled) / 2) n) END) END AS lag, ` + stateOf(`cursor < head`) + ` AS state
 		FROM runs JOIN heads USING (feed_id) WHERE NOT deleted
 	), oldest AS (
 		SELECT g.state, max(extract(epoch FROM clock_timestamp() - e.recorded_at)) AS age

@@ -24,12 +24,13 @@ func (s *Store) AnnounceParked(ctx context.Context, subscriber string) error {
 }
 
 // Unpark ends a parking that lease made, if nothing came between: the same
-// lease and generation, the row runnable, and no control since version desired.
-// False: the parking stands, or somebody else ended it.
+// lease and generation, the row runnable, no control since version desired, and
+// nothing that whoever takes the row has to move first. False: the parking
+// stands, or somebody else ended it.
 func (s *Store) Unpark(ctx context.Context, subscriber string, lease uuid.UUID, generation, desired int64) (bool, error) {
 	tag, err := s.pool.Exec(ctx, `
-		UPDATE runs SET parked = false, checked_at = clock_timestamp()
-		 WHERE id = $1 AND lease = $2 AND generation = $3 AND parked AND desired_version = $4 AND `+runnable,
+		UPDATE runs SET parked = false, wake_at = NULL, checked_at = clock_timestamp()
+		 WHERE id = $1 AND lease = $2 AND generation = $3 AND parked AND desired_version = $4 AND moves = 0 AND `+runnable,
 		subscriber, lease, generation, desired)
 	if err != nil {
 		return false, fmt.Errorf("unpark %s: %w", subscriber, err)
@@ -42,7 +43,8 @@ type ParkedRow struct {
 	ID     string
 	FeedID int64
 	Filter event.Filter
-	// Cursor is the position up to which nothing is left to match.
+	// Cursor is the position up to which nothing is left to match; some events
+	// below it may have to be sent again yet, at a time of their own.
 	Cursor int64
 	// Generation is the parking's number, which a wake must carry.
 	Generation int64
@@ -51,7 +53,7 @@ type ParkedRow struct {
 }
 
 const parkedRows = `
-	SELECT r.id, r.feed_id, coalesce(s.config -> 'filter', '{}'), r.cursor, r.generation, r.desired_version
+	SELECT r.id, r.feed_id, coalesce(s.config -> 'filter', '{}'), greatest(r.cursor, r.scanned), r.generation, r.desired_version
 	  FROM runs r JOIN subscribers s ON s.id = r.id
 	 WHERE r.parked AND NOT r.deleted`
 
@@ -83,7 +85,8 @@ func scanParked(row pgx.CollectableRow) (ParkedRow, error) {
 	return p, err
 }
 
-// CursorMove moves the cursor of a parked row past events that do not match.
+// CursorMove moves the position of a parked row past events that do not match:
+// its cursor or, where events below wait for their next attempt, scanned.
 type CursorMove struct {
 	ID         string
 	Generation int64
@@ -108,8 +111,15 @@ func (s *Store) MoveParkedCursors(ctx context.Context, moves []CursorMove) (int6
 		), locked AS MATERIALIZED (
 		    SELECT r.id FROM runs r JOIN c ON c.id = r.id ORDER BY r.id FOR UPDATE OF r SKIP LOCKED
 		)
-		UPDATE runs r SET cursor = c.cursor FROM c JOIN locked USING (id)
-		 WHERE r.id = c.id AND r.parked AND r.generation = c.generation AND r.desired_version = c.version AND r.cursor < c.cursor`,
+		UPDATE runs r SET
+		    cursor  = CASE WHEN r.scanned > r.cursor THEN r.cursor ELSE c.cursor END,
+		    scanned = CASE WHEN r.scanned > r.cursor THEN c.cursor ELSE r.scanned END,
+		    settled = CASE WHEN r.scanned <= r.cursor THEN r.settled
+		                   WHEN r.settled[cardinality(r.settled)] = r.scanned THEN r.settled[:cardinality(r.settled) - 1] || c.cursor
+		                   ELSE r.settled || ARRAY[r.scanned + 1, c.cursor] END
+		  FROM c JOIN locked USING (id)
+		 WHERE r.id = c.id AND r.parked AND r.generation = c.generation AND r.desired_version = c.version
+		   AND greatest(r.cursor, r.scanned) < c.cursor`,
 		ids, generations, versions, cursors)
 	if err != nil {
 		return 0, fmt.Errorf("move parked cursors: %w", err)
@@ -119,16 +129,18 @@ func (s *Store) MoveParkedCursors(ctx context.Context, moves []CursorMove) (int6
 
 // SweepRows returns subscribers that nobody has looked at for that long, though
 // they should be delivering or have a control that is not in force: whoever held
-// them died, and their workflow may have been lost with it. Parked ones are not
-// among them. At most limit, the longest neglected first.
+// them died, and their workflow may have been lost with it. Of the parked ones only
+// those are among them that should have been woken by now, or have to be moved. At
+// most limit, the longest neglected first.
 func (s *Store) SweepRows(ctx context.Context, unchecked time.Duration, limit int) ([]string, error) {
 	return collect(ctx, s, "list neglected rows", pgx.RowTo[string], `
 		SELECT id FROM runs
-		 WHERE NOT deleted AND NOT parked AND checked_at < clock_timestamp() - $1::interval
-		   AND (desired_version > applied_version
+		 WHERE NOT deleted AND checked_at < clock_timestamp() - $1::interval
+		   AND CASE WHEN parked THEN moves > 0 OR `+runnable+` AND coalesce(wake_at < clock_timestamp() - $1::interval, false)
+		       ELSE desired_version > applied_version OR moves > 0
 		        OR `+runnable+`
 		           AND (not_before IS NULL OR not_before < clock_timestamp() - $1::interval)
-		           AND (paused_until IS NULL OR paused_until < clock_timestamp() - $1::interval))
+		           AND (paused_until IS NULL OR paused_until < clock_timestamp() - $1::interval) END
 		 ORDER BY checked_at LIMIT $2`, unchecked, limit)
 }
 

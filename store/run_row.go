@@ -91,6 +91,10 @@ type Run struct {
 	PausedBy *string
 	// Now is PostgreSQL's clock when the row was read.
 	Now time.Time
+
+	// refused is FailingEvents as it is stored, as of refusedAt.
+	refused   []storedFailing
+	refusedAt *time.Time
 }
 
 // runColumns are the columns that scanRun reads, in its order. A query that
@@ -99,7 +103,9 @@ const runColumns = `id, feed_id, paused, paused_until, pause_reason, halted_reas
 	desired_version, applied_version, lease, parked, generation, cursor, settled, previous_sequence,
 	not_before, wait_reason, wait_class, failing_since, failures, asked, event_attempt,
 	range_first, range_last, range_attempt, probe, batch_limit,
-	in_flight, last_error, last_delivered_at, checked_at, lost_events, lost_through, lost_at, clock_timestamp() AS now`
+	in_flight, last_error, last_delivered_at, checked_at, lost_events, lost_through, lost_at,
+	scanned, failing, failing_at, start_sequence, moves, wake_at, coalesce(halted_event, 0) AS halted_event,
+	coalesce(halted_replay, 0) AS halted_replay, learned_batch, learned_lanes, clock_timestamp() AS now`
 
 // scanTargets are where runColumns go, in their order.
 func (r *Run) scanTargets() []any {
@@ -108,7 +114,9 @@ func (r *Run) scanTargets() []any {
 		&r.DesiredVersion, &r.AppliedVersion, &r.Lease, &r.Parked, &r.Generation, &r.Cursor, &r.Settled, &r.PreviousSequence,
 		&r.NotBefore, &r.WaitReason, &r.WaitClass, &r.FailingSince, &r.Failures, &r.Asked, &r.EventAttempt,
 		&r.RangeFirst, &r.RangeLast, &r.RangeAttempt, &r.Probe, &r.BatchLimit,
-		&r.InFlight, &r.LastError, &r.LastDeliveredAt, &r.CheckedAt, &r.LostEvents, &r.LostThrough, &r.LostAt, &r.Now,
+		&r.InFlight, &r.LastError, &r.LastDeliveredAt, &r.CheckedAt, &r.LostEvents, &r.LostThrough, &r.LostAt,
+		&r.Scanned, &r.refused, &r.refusedAt, &r.StartSequence, &r.Moves, &r.WakeAt, &r.HaltedEvent,
+		&r.HaltedReplay, &r.LearnedBatch, &r.LearnedLanes, &r.Now,
 	}
 }
 
@@ -116,12 +124,20 @@ func (r *Run) scanTargets() []any {
 func scanRun(row pgx.Row, more ...any) (Run, error) {
 	var r Run
 	err := row.Scan(append(r.scanTargets(), more...)...)
+	r.FailingEvents = failingEvents(r.refused, r.refusedAt, r.Now)
 	return r, err
 }
 
 // Run reads the narrow row of a subscriber, of a tombstone too.
-func (s *Store) Run(ctx context.Context, id string) (Run, error) {
-	run, err := scanRun(s.pool.QueryRow(ctx, `SELECT `+runColumns+` FROM runs WHERE id = $1`, id))
+func (s *Store) Run(ctx context.Context, id string) (Run, error) { return readRun(ctx, s.pool, id) }
+
+// readRun is Run, in a transaction too.
+func readRun(ctx context.Context, q querier, id string) (Run, error) {
+	rows, err := q.Query(ctx, `SELECT `+runColumns+` FROM runs WHERE id = $1`, id)
+	if err != nil {
+		return Run{}, fmt.Errorf("read run of %s: %w", id, err)
+	}
+	run, err := pgx.CollectExactlyOneRow(rows, func(row pgx.CollectableRow) (Run, error) { return scanRun(row) })
 	if errors.Is(err, pgx.ErrNoRows) {
 		return Run{}, ErrNotFound
 	}

@@ -32,6 +32,11 @@ type Taken struct {
 // and every accepted control is in force with it. Where the subscriber is not
 // runnable the row is returned as it is, not held.
 //
+// Controls that move the position, or what is set aside, and are not applied yet
+// are applied first, also where the subscriber is not runnable. A lease that
+// stands on such a row is taken away then, as ForceUnheld does: its holder must
+// not write over what was moved.
+//
 // Errors: ErrNotFound.
 func (s *Store) TakeLease(ctx context.Context, subscriber string, lease uuid.UUID) (Taken, error) {
 	// A row that changes between the two statements is looked at again; each
@@ -40,13 +45,16 @@ func (s *Store) TakeLease(ctx context.Context, subscriber string, lease uuid.UUI
 	var taken Taken
 	for range rounds {
 		var err error
-		taken, err = s.takeOnce(ctx, subscriber, lease)
+		taken, err = takeOnce(ctx, s.pool, subscriber, lease)
 		if err == nil || !errors.Is(err, pgx.ErrNoRows) {
 			return taken, err
 		}
 		run, err := s.Run(ctx, subscriber)
 		if err != nil {
 			return Taken{}, err
+		}
+		if run.Moves > 0 && !run.Deleted {
+			return s.takeMoved(ctx, subscriber, lease)
 		}
 		if !run.Runnable() {
 			return Taken{Run: run, Stale: run.Lease != nil && !run.Parked}, nil
@@ -55,15 +63,15 @@ func (s *Store) TakeLease(ctx context.Context, subscriber string, lease uuid.UUI
 	return Taken{}, fmt.Errorf("take lease of %s: the row kept changing", subscriber)
 }
 
-func (s *Store) takeOnce(ctx context.Context, subscriber string, lease uuid.UUID) (Taken, error) {
-	rows, err := s.pool.Query(ctx, `
+func takeOnce(ctx context.Context, q querier, subscriber string, lease uuid.UUID) (Taken, error) {
+	rows, err := q.Query(ctx, `
 		WITH old AS (
 		    SELECT id, lease AS old_lease, parked AS old_parked FROM runs WHERE id = $1 FOR UPDATE
 		), taken AS (
 		    UPDATE runs r SET lease = $2, checkpoint = 0, parked = false, applied_version = desired_version, checked_at = clock_timestamp(),
-		           paused = false, paused_until = NULL, pause_reason = NULL
+		           paused = false, paused_until = NULL, pause_reason = NULL, wake_at = NULL
 		      FROM old
-		     WHERE r.id = old.id AND `+runnable+`
+		     WHERE r.id = old.id AND moves = 0 AND `+runnable+`
 		    RETURNING r.*, old_lease IS NOT NULL AND NOT old_parked AS stale
 		), applied AS (
 		    UPDATE controls c SET applied_at = clock_timestamp() FROM taken t
@@ -81,6 +89,35 @@ func (s *Store) takeOnce(ctx context.Context, subscriber string, lease uuid.UUID
 	})
 }
 
+// takeMoved is takeOnce for a row that has to be moved first.
+func (s *Store) takeMoved(ctx context.Context, subscriber string, lease uuid.UUID) (Taken, error) {
+	var taken Taken
+	err := s.inTx(ctx, func(tx pgx.Tx) error {
+		if err := lockForControl(ctx, tx, subscriber); err != nil {
+			return err
+		}
+		if err := applyMoves(ctx, tx, subscriber); err != nil {
+			return err
+		}
+		var err error
+		if taken, err = takeOnce(ctx, tx, subscriber, lease); err == nil || !errors.Is(err, pgx.ErrNoRows) {
+			return err
+		}
+		if taken.Run, err = readRun(ctx, tx, subscriber); err != nil {
+			return err
+		}
+		if taken.Stale = taken.Run.Lease != nil && !taken.Run.Parked; !taken.Stale {
+			return nil
+		}
+		_, err = tx.Exec(ctx, `UPDATE runs SET lease = $2 WHERE id = $1`, subscriber, fencedLease)
+		return err
+	})
+	if err != nil {
+		return Taken{}, fmt.Errorf("take lease of %s: %w", subscriber, err)
+	}
+	return taken, nil
+}
+
 // fencedLease stands on a row whose holder was fenced and may still start
 // requests for a second. It is nobody's lease: whoever takes the row meanwhile
 // finds it stale and waits, and a control is not in force yet.
@@ -89,8 +126,8 @@ var fencedLease = uuid.Max
 // ForceUnheld fences whoever holds the lease of a subscriber that is not
 // runnable. The first call (settle false) takes the lease away; a second one
 // (settle true), made at least a second later, gives the row free and puts the
-// accepted controls in force: by then the old holder can start no request any
-// more. Where the second call never comes, or the row was taken in between, the
+// accepted controls in force, but for those that move something, which the next
+// TakeLease applies: by then the old holder can start no request any more. Where the second call never comes, or the row was taken in between, the
 // taker does what it would have done.
 func (s *Store) ForceUnheld(ctx context.Context, subscriber string, settle bool) error {
 	_, err := s.pool.Exec(ctx, `
@@ -101,7 +138,7 @@ func (s *Store) ForceUnheld(ctx context.Context, subscriber string, settle bool)
 		    RETURNING id, applied_version
 		)
 		UPDATE controls c SET applied_at = clock_timestamp() FROM forced f
-		 WHERE c.subscriber = f.id AND c.applied_at IS NULL AND c.version <= f.applied_version`, subscriber, settle, fencedLease)
+		 WHERE c.subscriber = f.id AND c.applied_at IS NULL AND c.version <= f.applied_version AND NOT `+moving, subscriber, settle, fencedLease)
 	if err != nil {
 		return fmt.Errorf("fence holder of %s: %w", subscriber, err)
 	}

@@ -21,9 +21,9 @@ type Status struct {
 	// event.
 	Cursor int64 `json:"cursor"`
 	Head   int64 `json:"head"`
-	// LagEvents is how many numbers of the feed the subscriber has not scanned;
+	// LagEvents is how many numbers of the feed the subscriber has not dealt with;
 	// a parked one has scanned all. LagSeconds is the age of the oldest event it
-	// has not scanned.
+	// has not dealt with.
 	LagEvents  int64   `json:"lagEvents"`
 	LagSeconds float64 `json:"lagSeconds"`
 	// RetryAt ends the wait in force.
@@ -33,10 +33,16 @@ type Status struct {
 	LastError       string     `json:"lastError,omitempty"`
 	LastDeliveredAt *time.Time `json:"lastDeliveredAt,omitempty"`
 	// InFlight is how many events were in flight at the last checkpoint.
-	InFlight    int        `json:"inFlight"`
-	HeldKeys    int        `json:"heldKeys"`
-	DeadLetters int        `json:"deadLetters"`
-	PausedUntil *time.Time `json:"pausedUntil,omitempty"`
+	InFlight int `json:"inFlight"`
+	// HeldKeys is how many keys are set aside, DeadLetters how many events were
+	// given up.
+	HeldKeys    int `json:"heldKeys"`
+	DeadLetters int `json:"deadLetters"`
+	// Replay is the first one that is not finished.
+	Replay *StatusReplay `json:"replay,omitempty"`
+	// Learned is there where something was learned about the consumer.
+	Learned     *StatusLearned `json:"learned,omitempty"`
+	PausedUntil *time.Time     `json:"pausedUntil,omitempty"`
 	// DesiredVersion numbers the last control accepted, AppliedVersion the last
 	// one in force.
 	DesiredVersion int64 `json:"desiredVersion"`
@@ -44,6 +50,23 @@ type Status struct {
 	// Retention is there where the feed's hard age threatens what the subscriber
 	// is owed, or took some of it.
 	Retention *StatusRetention `json:"retention,omitempty"`
+}
+
+// StatusReplay is how far a replay is; members as in Replay.
+type StatusReplay struct {
+	ID         int64    `json:"id"`
+	State      string   `json:"state"`
+	Done       int64    `json:"done"`
+	Total      int64    `json:"total"`
+	Rate       float64  `json:"rate"`
+	ETASeconds *float64 `json:"etaSeconds,omitempty"`
+}
+
+// StatusLearned is what was learned about a consumer whose batchSize or lanes are
+// chosen by Postroad; 0: nothing yet.
+type StatusLearned struct {
+	BatchSize int `json:"batchSize,omitempty"`
+	Lanes     int `json:"lanes,omitempty"`
 }
 
 // StatusRetention is what removal at a feed's hard age means for a subscriber.
@@ -62,41 +85,61 @@ type StatusRetention struct {
 // feedHead is the last sequence of the feed of alias f.
 const feedHead = `greatest(f.floor_sequence, coalesce((SELECT max(e.sequence) FROM events e WHERE e.feed_id = f.id), 0))`
 
-// statusQuery reads statuses of the runs that a condition selects; the cursor
-// is the position scanned, as checkpoints move it past what does not match.
+// statusQuery reads statuses of the runs that a condition selects.
 func statusQuery(condition string) string {
 	return `SELECT r.*, f.name, ` + feedHead + `, o.recorded_at, o.recorded_at + f.retention_hard_age_ms * interval '1 millisecond',
-			CASE WHEN r.paused THEN (SELECT c.source FROM controls c WHERE c.subscriber = r.id AND c.kind = 'pause' ORDER BY c.version DESC LIMIT 1) END
+			CASE WHEN r.paused THEN (SELECT c.source FROM controls c WHERE c.subscriber = r.id AND c.kind = 'pause' ORDER BY c.version DESC LIMIT 1) END,
+			(SELECT count(*) FROM held_keys k WHERE k.subscriber = r.id), (SELECT count(*) FROM dead_letters d WHERE d.subscriber = r.id),
+			p.id, p.state, p.done, p.total, p.started_at
 		FROM (SELECT ` + runColumns + ` FROM runs WHERE NOT deleted AND ` + condition + `) r
 		JOIN feeds f ON f.id = r.feed_id
 		LEFT JOIN LATERAL (
 			SELECT e.recorded_at FROM events e
 			WHERE NOT r.parked AND e.feed_id = r.feed_id AND e.sequence > greatest(r.cursor, f.floor_sequence)
 			ORDER BY e.sequence LIMIT 1) o ON true
+		LEFT JOIN LATERAL (SELECT * FROM replays WHERE subscriber = r.id AND ` + replayOpen + ` ORDER BY id LIMIT 1) p ON true
 		ORDER BY r.id`
 }
 
 func scanStatus(row pgx.CollectableRow) (Status, error) {
 	var s Status
 	var oldest, removed *time.Time
-	var pausedBy *string
-	r, err := scanRun(row, &s.Feed, &s.Head, &oldest, &removed, &pausedBy)
+	var pausedBy, replayState *string
+	var replayID, replayDone, replayTotal *int64
+	var replayStarted *time.Time
+	r, err := scanRun(row, &s.Feed, &s.Head, &oldest, &removed, &pausedBy, &s.HeldKeys, &s.DeadLetters,
+		&replayID, &replayState, &replayDone, &replayTotal, &replayStarted)
 	if err != nil {
 		return s, err
 	}
 	r.PausedBy = pausedBy
 	s.fill(&r, oldest)
+	if replayID != nil {
+		s.fillReplay(Replay{ID: *replayID, State: *replayState, Done: *replayDone, Total: *replayTotal, StartedAt: replayStarted}, r.Now)
+	}
+	if r.LearnedBatch > 0 || r.LearnedLanes > 0 {
+		s.Learned = &StatusLearned{BatchSize: r.LearnedBatch, Lanes: r.LearnedLanes}
+	}
 	if removed != nil || r.LostEvents > 0 {
 		s.Retention = &StatusRetention{RemovedFrom: removed, LostEvents: r.LostEvents, LostThrough: r.LostThrough, LostAt: r.LostAt}
 	}
 	return s, nil
 }
 
+// fillReplay adds an open replay. A subscriber that has one to send is not idle.
+func (s *Status) fillReplay(p Replay, now time.Time) {
+	p.measure(now)
+	s.Replay = &StatusReplay{ID: p.ID, State: p.State, Done: p.Done, Total: p.Total, Rate: p.Rate, ETASeconds: p.ETASeconds}
+	if s.State == StateIdle && p.State != ReplayPaused {
+		s.State, s.Reason = StateActive, fmt.Sprintf("sending replay %d; %d of %d events done", p.ID, p.Done, p.Total)
+	}
+}
+
 // fill completes a status whose feed and head are known.
 func (s *Status) fill(r *Run, oldest *time.Time) {
 	s.Subscriber, s.Cursor = r.ID, r.Cursor
 	if !r.Parked {
-		s.LagEvents = max(0, s.Head-r.Cursor)
+		s.LagEvents = max(0, s.Head-r.Cursor-countRanges(r.Settled))
 		if oldest != nil {
 			s.LagSeconds = max(0, r.Now.Sub(*oldest).Seconds())
 		}

@@ -119,17 +119,36 @@ func (s *Store) CountByFeed(ctx context.Context, feedID int64) (int64, error) {
 	return n, nil
 }
 
-// Load reads a subscriber with its secrets. Errors: ErrNotFound, ErrNoSealer,
-// ErrWrongKey, ErrSealBroken.
+// loadRecord reads what Load does, but for held keys and the replay.
+const loadRecord = `SELECT s.config, s.version, s.feed_id, f.name, f.epoch, s.created_at, s.updated_at, s.secrets, clock_timestamp(),
+		f.floor_sequence, r.lost_through, ` + feedHead + `,
+		(SELECT count(*) FROM held_events h WHERE h.subscriber = s.id), (SELECT count(*) FROM dead_letters d WHERE d.subscriber = s.id)
+	FROM subscribers s JOIN runs r ON r.id = s.id JOIN feeds f ON f.id = s.feed_id
+	WHERE NOT r.deleted AND s.id = $1`
+
+// Load reads a subscriber with its secrets and what is set aside of it, in one
+// round trip. Errors: ErrNotFound, ErrNoSealer, ErrWrongKey, ErrSealBroken.
 func (s *Store) Load(ctx context.Context, id string) (Loaded, error) {
-	const query = `SELECT s.config, s.version, s.feed_id, f.name, f.epoch, s.created_at, s.updated_at, s.secrets, clock_timestamp(),
-			f.floor_sequence, r.lost_through
-		FROM subscribers s JOIN runs r ON r.id = s.id JOIN feeds f ON f.id = s.feed_id
-		WHERE NOT r.deleted AND s.id = $1`
 	var l Loaded
 	var sealed []byte
-	var err error
-	l.Record, err = scanRecord(s.pool.QueryRow(ctx, query, id), &sealed, &l.Now, &l.FeedFloor, &l.LostThrough)
+	var batch pgx.Batch
+	batch.Queue(loadRecord, id).QueryRow(func(row pgx.Row) (err error) {
+		l.Record, err = scanRecord(row, &sealed, &l.Now, &l.FeedFloor, &l.LostThrough, &l.FeedHead, &l.HeldEvents, &l.DeadLetters)
+		return err
+	})
+	batch.Queue(heldKeys+` LIMIT $4`, id, "", "", HeldKeysMax).Query(func(rows pgx.Rows) (err error) {
+		l.Held, err = pgx.CollectRows(rows, scanHeldKey)
+		return err
+	})
+	batch.Queue(`SELECT `+replayColumns+` FROM replays WHERE subscriber = $1 AND state IN ('queued', 'running') ORDER BY id LIMIT 1`, id).
+		Query(func(rows pgx.Rows) error {
+			replays, err := pgx.CollectRows(rows, scanReplay)
+			if len(replays) > 0 {
+				l.Replay = &replays[0]
+			}
+			return err
+		})
+	err := s.pool.SendBatch(ctx, &batch).Close()
 	if errors.Is(err, pgx.ErrNoRows) {
 		return Loaded{}, ErrNotFound
 	}
