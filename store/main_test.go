@@ -36,7 +36,7 @@ func setup(t *testing.T) *bundle {
 	return &bundle{Store: store.New(pool, sealer), t: t, pool: pool, url: url}
 }
 
-func openPool(t *testing.T, url string) *pgxpool.Pool {
+func openPool(t testing.TB, url string) *pgxpool.Pool {
 	t.Helper()
 	cfg, err := store.PoolConfig(url)
 	check(t, err)
@@ -57,7 +57,7 @@ func openPool(t *testing.T, url string) *pgxpool.Pool {
 	return pool
 }
 
-func check(t *testing.T, err error) {
+func check(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
