@@ -53,13 +53,13 @@ var leaseMutants = []Mutant{
 		Old: `WHERE id = $1 FOR UPDATE
 		), taken AS (
 		    UPDATE runs r SET lease = $2, checkpoint = 0, parked = false, applied_version = desired_version, checked_at = clock_timestamp(),
-		           paused = false, paused_until = NULL, pause_reason = NULL
+		           paused = false, paused_until = NULL, pause_reason = NULL, wake_at = NULL
 		      FROM old
-		     WHERE r.id = old.id AND ` + "`+runnable+`",
+		     WHERE r.id = old.id AND moves = 0 AND ` + "`+runnable+`",
 		New: "WHERE id = $1 AND `+runnable+`" + `
 		), taken AS (
 		    UPDATE runs r SET lease = $2, checkpoint = 0, parked = false, applied_version = desired_version, checked_at = clock_timestamp(),
-		           paused = false, paused_until = NULL, pause_reason = NULL
+		           paused = false, paused_until = NULL, pause_reason = NULL, wake_at = NULL
 		      FROM old
 		     WHERE r.id = old.id`,
 		Test: "store.TestTakeLease/sees a hold that commits while it waits for the row",

@@ -171,12 +171,12 @@ var runMutants = []Mutant{
 	},
 	{
 		Rule: "Unpark compares", File: "store/park.go",
-		Old: "AND desired_version = $4 AND `+runnable", New: "AND $4::bigint IS NOT NULL AND `+runnable",
+		Old: "AND desired_version = $4 AND moves = 0 AND `+runnable", New: "AND $4::bigint IS NOT NULL AND `+runnable",
 		Test: "store.TestUnpark/a control",
 	},
 	{
 		Rule: "Unpark compares", File: "store/park.go",
-		Old: "AND desired_version = $4 AND `+runnable,", New: "AND desired_version = $4`,",
+		Old: "AND desired_version = $4 AND moves = 0 AND `+runnable,", New: "AND desired_version = $4`,",
 		Test: "store.TestUnpark/a hold",
 	},
 	{

@@ -137,7 +137,7 @@ var wakerMutants = []Mutant{
 	},
 	{
 		Rule: "Cursors of parked rows move", File: "store/park.go",
-		Old: "AND r.desired_version = c.version ", New: "",
+		Old: "AND r.desired_version = c.version\n", New: "\n",
 		Test: "store.TestParkedRows",
 	},
 	{
@@ -152,12 +152,12 @@ var wakerMutants = []Mutant{
 	},
 	{
 		Rule: "The sweep", File: "store/park.go",
-		Old: "(desired_version > applied_version\n", New: "(false\n",
+		Old: "ELSE desired_version > applied_version OR", New: "ELSE false OR",
 		Test: "store.TestSweepRows",
 	},
 	{
 		Rule: "The sweep", File: "store/park.go",
-		Old: "WHERE NOT deleted AND NOT parked AND checked_at", New: "WHERE NOT deleted AND checked_at",
+		Old: "AND CASE WHEN parked THEN", New: "AND CASE WHEN false THEN",
 		Test: "store.TestSweepRows",
 	},
 	{
