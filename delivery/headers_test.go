@@ -146,14 +146,30 @@ func testHeadersOfReplays(t *testing.T, newTestClient clientMaker) {
 		fixed   map[string]string
 		want    map[string]string
 	}{
-		"a replayed event": {1, delivery.Request{Replay: 12, Previous: 77}, one,
-			map[string]string{"Webhook-Id": "acme_101_r12", "Postroad-Replay": "12", "Postroad-Previous-Sequence": "77"}},
-		"a replayed batch": {3, delivery.Request{Replay: 9007199254740993, NoPrevious: true}, batch,
-			map[string]string{"Webhook-Id": "acme_101-103_r9007199254740993", "Postroad-Replay": "9007199254740993"}},
-		"a compacted event": {1, delivery.Request{Compacted: 2}, one,
-			map[string]string{"Webhook-Id": "acme_101", "Postroad-Compacted": "2", "Postroad-Previous-Sequence": "0"}},
-		"a compacted batch without a previous event": {3, delivery.Request{Compacted: 150000, Previous: 77, NoPrevious: true}, batch,
-			map[string]string{"Webhook-Id": "acme_101-103", "Postroad-Compacted": "150000"}},
+		"a replayed event": {
+			1,
+			delivery.Request{Replay: 12, Previous: 77},
+			one,
+			map[string]string{"Webhook-Id": "acme_101_r12", "Postroad-Replay": "12", "Postroad-Previous-Sequence": "77"},
+		},
+		"a replayed batch": {
+			3,
+			delivery.Request{Replay: 9007199254740993, NoPrevious: true},
+			batch,
+			map[string]string{"Webhook-Id": "acme_101-103_r9007199254740993", "Postroad-Replay": "9007199254740993"},
+		},
+		"a compacted event": {
+			1,
+			delivery.Request{Compacted: 2},
+			one,
+			map[string]string{"Webhook-Id": "acme_101", "Postroad-Compacted": "2", "Postroad-Previous-Sequence": "0"},
+		},
+		"a compacted batch without a previous event": {
+			3,
+			delivery.Request{Compacted: 150000, Previous: 77, NoPrevious: true},
+			batch,
+			map[string]string{"Webhook-Id": "acme_101-103", "Postroad-Compacted": "150000"},
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
