@@ -159,6 +159,9 @@ func TestAttempts(t *testing.T) {
 		if i == 3 {
 			a.Class, a.Status, a.Error = "endpoint", nil, "no connection"
 		}
+		if i == 4 {
+			a.Sequences, a.Replay, a.Compacted = []int64{5}, 3, 7
+		}
 		attempts = append(attempts, a)
 	}
 	must(t, b.store.InsertAttempts(t.Context(), attempts))
@@ -193,6 +196,10 @@ func TestAttempts(t *testing.T) {
 	}
 	if diff := cmp.Diff([]int64{4, 3}, list("&failures=true")); diff != "" {
 		t.Error(diff)
+	}
+	newest := b.call("GET", "/v1/subscribers/acme/attempts?limit=1", "").want(200, nil)
+	if text := string(newest.body); !strings.Contains(text, `"sequences":[5],"replay":3,"compacted":7`) {
+		t.Errorf("%s", text)
 	}
 	b.call("GET", "/v1/subscribers/acme/attempts?failures=yes", "").refused(400, "invalid-parameter", "?failures")
 	b.call("GET", "/v1/subscribers/acme/attempts?pageToken=MTp4", "").refused(400, "invalid-parameter", "?pageToken")

@@ -23,7 +23,7 @@ func problemOf(err error) *Problem {
 	if errors.As(err, &problem) {
 		return problem
 	}
-	for _, known := range []func(error) *Problem{bodyProblem, logProblem, storeProblem} {
+	for _, known := range []func(error) *Problem{bodyProblem, logProblem, moveProblem, storeProblem} {
 		if p := known(err); p != nil {
 			p.cause = err
 			return p

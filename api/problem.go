@@ -28,6 +28,12 @@ const (
 	CodeProtected           Code = "protected"
 	CodeSequenceConflict    Code = "sequence-conflict"
 	CodeBelowFloor          Code = "below-floor"
+	CodeNotHalted           Code = "not-halted"
+	CodeKeyNotHeld          Code = "key-not-held"
+	CodeNotFirst            Code = "not-first"
+	CodeReplayEmpty         Code = "replay-empty"
+	CodeReplayFinished      Code = "replay-finished"
+	CodeTooManyReplays      Code = "too-many-replays"
 	CodeVersionMismatch     Code = "version-mismatch"
 	CodeTooLarge            Code = "too-large"
 	CodeUnsupportedMedia    Code = "unsupported-media-type"
@@ -59,6 +65,12 @@ var kinds = map[Code]struct {
 	CodeProtected:           {http.StatusConflict, "It cannot be deleted"},
 	CodeSequenceConflict:    {http.StatusConflict, "A supplied sequence does not fit the log"},
 	CodeBelowFloor:          {http.StatusGone, "The events asked for have been removed"},
+	CodeNotHalted:           {http.StatusConflict, "The subscriber is not halted at this event"},
+	CodeKeyNotHeld:          {http.StatusNotFound, "The key is not held"},
+	CodeNotFirst:            {http.StatusConflict, "The event is not the first that waits behind its key"},
+	CodeReplayEmpty:         {http.StatusUnprocessableEntity, "There is nothing to send again"},
+	CodeReplayFinished:      {http.StatusConflict, "The replay is finished"},
+	CodeTooManyReplays:      {http.StatusConflict, "Too many replays are open"},
 	CodeVersionMismatch:     {http.StatusPreconditionFailed, "The configuration has changed"},
 	CodeTooLarge:            {http.StatusRequestEntityTooLarge, "The request is too large"},
 	CodeUnsupportedMedia:    {http.StatusUnsupportedMediaType, "The body's type is not supported"},
@@ -97,7 +109,8 @@ type Problem struct {
 
 	// Members of single kinds of problem.
 	FirstSequence int64     // below-floor
-	Head          *int64    // sequence-conflict
+	Head          *int64    // sequence-conflict, and what is above the head
+	Sequence      int64     // not-halted: where it is halted; not-first: the first
 	Version       int64     // version-mismatch
 	Progress      *progress // NDJSON
 	Checks        map[string]string
@@ -137,6 +150,7 @@ type problemBody struct {
 	RequestID     string            `json:"requestId"`
 	FirstSequence int64             `json:"firstSequence,omitzero"`
 	Head          *int64            `json:"head,omitzero"`
+	Sequence      int64             `json:"sequence,omitzero"`
 	Version       int64             `json:"version,omitzero"`
 	Line          int64             `json:"line,omitzero"`
 	Accepted      *int64            `json:"accepted,omitzero"`
@@ -148,7 +162,7 @@ type problemBody struct {
 func (p *Problem) body(requestID string) problemBody {
 	b := problemBody{
 		Type: "/problems/" + string(p.Code), Title: kinds[p.Code].title, Status: p.Status(), Detail: p.Detail, Errors: p.Errors,
-		RequestID: requestID, FirstSequence: p.FirstSequence, Head: p.Head, Version: p.Version, Checks: p.Checks,
+		RequestID: requestID, FirstSequence: p.FirstSequence, Head: p.Head, Sequence: p.Sequence, Version: p.Version, Checks: p.Checks,
 	}
 	if g := p.Progress; g != nil {
 		b.Line, b.Accepted, b.Duplicates, b.LastSequence = g.line, &g.accepted, &g.duplicates, &g.lastSequence

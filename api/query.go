@@ -109,9 +109,13 @@ func pageOf(values url.Values) (page, error) {
 	}
 	after, ok := readPageToken(token[0])
 	if !ok {
-		return page{}, invalidParameter("pageToken", "must be a nextPageToken as it was returned")
+		return page{}, wrongPageToken()
 	}
 	return page{after: after, limit: int(limit)}, nil
+}
+
+func wrongPageToken() *Problem {
+	return invalidParameter("pageToken", "must be a nextPageToken as it was returned")
 }
 
 const pageTokenPrefix = "1:" // the token's form, should it ever change

@@ -49,6 +49,9 @@ type attemptDocument struct {
 	FirstSequence int64     `json:"firstSequence"`
 	LastSequence  int64     `json:"lastSequence"`
 	EventCount    int       `json:"eventCount"`
+	Sequences     []int64   `json:"sequences,omitempty"`
+	Replay        int64     `json:"replay,omitzero"`
+	Compacted     int       `json:"compacted,omitzero"`
 	Attempt       int       `json:"attempt"`
 	Class         string    `json:"class"`
 	Status        *int      `json:"status,omitempty"`
@@ -75,7 +78,7 @@ func (s *Server) listAttempts(c *gin.Context, id string) error {
 	}
 	if page.after != "" {
 		if filter.BeforeID, err = strconv.ParseInt(page.after, 10, 64); err != nil || filter.BeforeID < 1 {
-			return invalidParameter("pageToken", "must be a nextPageToken as it was returned")
+			return wrongPageToken()
 		}
 	}
 	ctx := c.Request.Context()
@@ -101,6 +104,7 @@ func (s *Server) listAttempts(c *gin.Context, id string) error {
 	for _, a := range attempts {
 		answer.Attempts = append(answer.Attempts, attemptDocument{
 			ID: a.ID, StartedAt: a.StartedAt.UTC(), FirstSequence: a.FirstSequence, LastSequence: a.LastSequence, EventCount: a.EventCount,
+			Sequences: a.Sequences, Replay: a.Replay, Compacted: a.Compacted,
 			Attempt: a.Attempt, Class: a.Class, Status: a.Status, DurationMS: milliseconds(a.Duration), RequestBytes: a.RequestBytes,
 			Error: a.Error, Response: a.Response, RetryAfter: a.RetryAfter,
 		})

@@ -39,7 +39,11 @@ func (b *bundle) snapshot() string {
 	var text string
 	must(b.t, b.pool.QueryRow(b.t.Context(), `SELECT concat(
 		(SELECT jsonb_agg(to_jsonb(s) ORDER BY s.id) FROM subscribers s), (SELECT jsonb_agg(to_jsonb(r) - 'checked_at' ORDER BY r.id) FROM runs r),
-		(SELECT jsonb_agg(to_jsonb(c) ORDER BY c.subscriber, c.version) FROM controls c), (SELECT jsonb_agg(to_jsonb(f)) FROM feeds f))`).Scan(&text))
+		(SELECT jsonb_agg(to_jsonb(c) ORDER BY c.subscriber, c.version) FROM controls c), (SELECT jsonb_agg(to_jsonb(f)) FROM feeds f),
+		(SELECT jsonb_agg(to_jsonb(k) ORDER BY k.subscriber, k.resource_key) FROM held_keys k),
+		(SELECT jsonb_agg(to_jsonb(e) ORDER BY e.subscriber, e.sequence) FROM held_events e),
+		(SELECT jsonb_agg(to_jsonb(d) ORDER BY d.subscriber, d.sequence) FROM dead_letters d),
+		(SELECT jsonb_agg(to_jsonb(p) ORDER BY p.subscriber, p.id) FROM replays p))`).Scan(&text))
 	return text
 }
 
