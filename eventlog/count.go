@@ -8,20 +8,20 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// countRows is how many events one query of Count looks at.
-const countRows = 1_000_000
+// countPages is how many times Config.ScanRows events one query of Count looks at.
+const countPages = 100
 
 // Count counts the events of a selection, exactly, and returns the lowest and the
 // highest number among them; 0 where there is none. It looks at each event
-// between the bounds, a million a query, or at each of the records named: ten
-// million take seconds. Errors: ErrNotFound, *BelowFloorError.
+// between the bounds, or at each of the records named: ten million take seconds.
+// One query looks at a hundred times Config.ScanRows, or at all of the records'. Errors: ErrNotFound, *BelowFloorError.
 func (l *Log) Count(ctx context.Context, feedID int64, s Selection) (total, first, last int64, err error) {
 	if s.Keys != nil {
 		sql, args := s.numbersSQL(feedID, s.After)
 		c, err := l.count(ctx, s.After, `SELECT k.sequence, true AS wanted FROM (`+sql+`) k`, args)
 		return c.total, c.first, c.last, err
 	}
-	q := stretchQuery{feed: feedID, after: s.After, upTo: s.Through, filter: s.Filter, scanRows: countRows}
+	q := stretchQuery{feed: feedID, after: s.After, upTo: s.Through, filter: s.Filter, scanRows: countPages * l.config.ScanRows}
 	for q.after < s.Through {
 		args, condition := q.arguments()
 		c, err := l.count(ctx, s.After, `
@@ -34,7 +34,7 @@ func (l *Log) Count(ctx context.Context, feedID int64, s Selection) (total, firs
 			first = c.first
 		}
 		total, last = total+c.total, max(last, c.last)
-		if c.looked < countRows {
+		if c.looked < int64(q.scanRows) {
 			break
 		}
 		q.after = c.scanned

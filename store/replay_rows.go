@@ -131,9 +131,6 @@ func changeReplay(ctx context.Context, tx pgx.Tx, subscriber string, r *Replay, 
 		if state = ReplayQueued; r.StartedAt != nil {
 			state = ReplayRunning
 		}
-		if r.State == ReplayQueued || r.State == ReplayRunning {
-			return false, nil
-		}
 	default:
 		return false, fmt.Errorf("unknown control %q", kind)
 	}

@@ -79,6 +79,7 @@ func TestCreateReplayBounds(t *testing.T) {
 		"to a time":                    {request: store.ReplayRequest{ToTime: at(6)}, want: []int64{3, 6, 3, 4, 6}},
 		"within times":                 {request: store.ReplayRequest{FromTime: at(5), ToTime: later(at(6))}, want: []int64{4, 6, 2, 5, 6}},
 		"both kinds of bound":          {request: store.ReplayRequest{FromSequence: number(5), ToSequence: number(8), FromTime: at(6), ToTime: at(7)}, want: []int64{5, 7, 2, 6, 7}},
+		"the others of both":           {request: store.ReplayRequest{FromSequence: number(7), ToSequence: number(8), FromTime: at(5), ToTime: at(9)}, want: []int64{6, 8, 2, 7, 8}},
 		"from the first one's time":    {request: store.ReplayRequest{FromTime: at(4)}, want: []int64{3, 9, 6, 4, 9}},
 		"reversed":                     {request: store.ReplayRequest{FromSequence: number(7), ToSequence: number(5)}, reason: store.ReplayReversed},
 		"reversed times":               {request: store.ReplayRequest{FromTime: at(7), ToTime: at(5)}, reason: store.ReplayReversed},
@@ -117,8 +118,8 @@ func TestCreateReplayBounds(t *testing.T) {
 		}
 	}
 	made := value[int](b, `SELECT count(*) FROM replays`)
-	if controls := value[int](b, `SELECT count(*) FROM controls`); made != 10 || controls != made {
-		t.Errorf("%d replays by %d controls, want 10: a dry run or a refusal left something", made, controls)
+	if controls := value[int](b, `SELECT count(*) FROM controls`); made != 11 || controls != made {
+		t.Errorf("%d replays by %d controls, want 11: a dry run or a refusal left something", made, controls)
 	}
 	if _, _, err := b.CreateReplay(t.Context(), store.ReplayRequest{Subscriber: "none", Count: b.count}); !errors.Is(err, store.ErrNotFound) {
 		t.Errorf("of a subscriber that is not there: %v", err)
@@ -364,13 +365,15 @@ func TestReplayControlsAndLease(t *testing.T) {
 	}
 	_, result, err = b.ControlReplay(t.Context(), "acme", 1, store.ControlReplayPause, "api", "replay-pause:k")
 	check(t, err)
-	_, repeated, err := b.ControlReplay(t.Context(), "acme", 1, store.ControlReplayPause, "api", "replay-pause:k")
+	_, _, err = b.ControlReplay(t.Context(), "acme", 1, store.ControlReplayResume, "api", "")
 	check(t, err)
-	if result.InForce || result.Version != 2 || repeated != result {
-		t.Errorf("%+v, then %+v", result, repeated)
+	replay, repeated, err := b.ControlReplay(t.Context(), "acme", 1, store.ControlReplayPause, "api", "replay-pause:k")
+	check(t, err)
+	if result.InForce || result.Version != 2 || repeated != result || replay.State != store.ReplayQueued {
+		t.Errorf("%+v, then %+v: the replay is %s", result, repeated, replay.State)
 	}
 	desired, held, err := b.Confirm(t.Context(), "acme", lease)
-	if err != nil || !held || desired != 2 {
+	if err != nil || !held || desired != 3 {
 		t.Errorf("the holder sees %d, held %t, %v", desired, held, err)
 	}
 }
