@@ -2,6 +2,7 @@ package planner
 
 import (
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"postroad/event"
@@ -145,7 +146,8 @@ type Request struct {
 	Contiguous bool
 
 	kind    kind
-	epoch   int
+	epoch   int // of the plan, when it was sent
+	changes int // of what event.Auto found, by then
 	entries []*entry
 	group   *group
 	held    *heldKey
@@ -170,18 +172,26 @@ const (
 // Plan is the state of one run of a subscriber.
 type Plan struct {
 	cfg   Config
-	lanes int  // the most requests in flight just now
 	keyed bool // keys are told apart: more than one lane may be used
+	lanes int  // the most requests in flight just now
 
 	window   window
 	keys     map[event.Key]*keyState
 	failing  []*failing // in order of sequence
 	groups   []*group
-	requests int // in flight
-	events   int // in them
-	trial    bool
+	requests int  // in flight
+	events   int  // in them
+	lent     int  // of the requests, those in the lane of a failing event or of a group
+	trial    bool // the request in flight is a trial
 	noMore   bool // nothing is left to be offered for now
-	epoch    int
+	idle     bool // Next found nothing, and nothing happened since
+	epoch    int  // rises with each wait and each hold
+	dealt    int  // events settled or set aside so far
+
+	// What an earlier run knew of its first event.
+	begun         bool // the first event was offered
+	firstAttempts int
+	sent          [3]int64 // range_first, range_last, range_attempt
 
 	held       map[event.Key]*heldKey
 	heldEvents int
@@ -203,4 +213,37 @@ type Plan struct {
 	haltedEvent int64
 }
 
-func randomJitter() float64 { return 2*rand.Float64() - 1 }
+// New takes up where the state stands.
+func New(cfg Config, state State, now time.Time) *Plan {
+	if cfg.Jitter == nil {
+		cfg.Jitter = func() float64 { return 2*rand.Float64() - 1 }
+	}
+	if cfg.HeldKeysMax == 0 {
+		cfg.HeldKeysMax = HeldKeysMax
+	}
+	if cfg.HeldEventsMax == 0 {
+		cfg.HeldEventsMax = HeldEventsMax
+	}
+	p := &Plan{
+		cfg: cfg, keyed: cfg.Lanes.Or(autoLanesMax) > 1, keys: map[event.Key]*keyState{},
+		window: window{
+			scanned: state.Cursor, behind: state.Cursor, top: state.Cursor, matched: state.Previous,
+			ranges: slices.Clone(state.Settled),
+		},
+		firstAttempts: state.EventAttempt, sent: [3]int64{state.RangeFirst, state.RangeLast, int64(state.RangeAttempt)},
+		failures: state.Failures, asked: state.Asked, probe: state.Probe, batchLimit: state.BatchLimit,
+		lastError: state.LastError, heldEvents: state.HeldEvents, dead: state.Dead,
+	}
+	p.auto = newAuto(cfg, state)
+	p.lanes = p.auto.lanes
+	p.window.pass(state.Cursor + 1)
+	if state.Failing {
+		p.failingSince = now.Add(-state.FailingFor)
+	}
+	if p.batchLimit >= p.batch() {
+		p.batchLimit = 0
+	}
+	p.takeUpHeld(state.Held, now)
+	p.takeUpFailing(state.Stream.Failing, now)
+	return p
+}
