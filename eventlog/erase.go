@@ -12,7 +12,8 @@ const eraseRows = 1_000
 
 // Erase removes the data, attributes and related of every event of a record
 // that the log holds, and returns how many events had not been erased before.
-// The events themselves stay: number, names, type and times.
+// The events themselves stay: number, names, type and times. What consumers
+// answered last to those that are set aside is removed too.
 //
 // It works in steps; one that was broken off is finished by calling it again.
 // Once it returned, no read shows what was erased, and followers of all
@@ -39,6 +40,15 @@ func (l *Log) Erase(ctx context.Context, feedID int64, record event.Key) (int64,
 		erased += cleared
 		if looked < eraseRows {
 			break
+		}
+	}
+	// What a consumer answered may quote what it was sent.
+	for _, table := range []string{"held_keys", "dead_letters"} {
+		_, err := l.pool.Exec(ctx, `UPDATE `+table+` a SET last_error = NULL FROM runs r WHERE r.feed_id = $1 AND a.subscriber = r.id
+			AND a.resource_name = $2 AND a.resource_key = $3 AND a.last_error IS NOT NULL`,
+			feedID, record.ResourceName, record.ResourceRecordKey)
+		if err != nil {
+			return erased, fmt.Errorf("erase answers in %s: %w", table, err)
 		}
 	}
 	// Also where nothing was left to erase: the call before may have been broken

@@ -13,14 +13,16 @@ import (
 type loss struct {
 	subscriber string
 	cursor     int64
-	filter     event.Filter
+	// settled are ranges of what is dealt with above the cursor.
+	settled []int64
+	filter  event.Filter
 	// events is how many events that match are removed, through the last one.
 	events, through int64
 }
 
-// lose notes, for each subscriber whose position is below a floor to come, which
-// matching events it loses, and returns the floor: limit, or less where there
-// are more than most events up to it.
+// lose notes, for each subscriber whose low-water mark is below a floor to come,
+// which matching events it loses, removes what it has set aside of them, and
+// returns the floor: limit, or less where there are more than most events up to it.
 func lose(ctx context.Context, tx pgx.Tx, feed, floor, limit int64, most int) (target int64, losses []loss, err error) {
 	err = tx.QueryRow(ctx, `
 		SELECT coalesce(max(n.sequence), $2) FROM (
@@ -34,6 +36,9 @@ func lose(ctx context.Context, tx pgx.Tx, feed, floor, limit int64, most int) (t
 		return target, nil, err
 	}
 	if err := countLosses(ctx, tx, feed, floor, target, affected); err != nil {
+		return 0, nil, err
+	}
+	if err := loseAside(ctx, tx, target, affected); err != nil {
 		return 0, nil, err
 	}
 	var ids []string
@@ -54,14 +59,14 @@ func lose(ctx context.Context, tx pgx.Tx, feed, floor, limit int64, most int) (t
 	return target, losses, nil
 }
 
-// affectedBy locks the subscribers whose position is below a floor to come.
+// affectedBy locks the subscribers whose low-water mark is below a floor to come.
 func affectedBy(ctx context.Context, tx pgx.Tx, feed, floor int64) ([]*loss, error) {
 	rows, _ := tx.Query(ctx, `
-		SELECT r.id, r.cursor, coalesce(s.config -> 'filter', '{}') FROM subscribers s JOIN runs r ON r.id = s.id
-		WHERE s.feed_id = $1 AND NOT r.deleted AND r.cursor < $2 ORDER BY r.id FOR UPDATE OF r`, feed, floor)
+		SELECT r.id, r.cursor, r.settled, coalesce(s.config -> 'filter', '{}') FROM subscribers s JOIN runs r ON r.id = s.id
+		WHERE s.feed_id = $1 AND NOT r.deleted AND `+lowWater+` < $2 ORDER BY r.id FOR UPDATE OF r`, feed, floor)
 	affected, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (*loss, error) {
 		s := &loss{}
-		return s, row.Scan(&s.subscriber, &s.cursor, &s.filter)
+		return s, row.Scan(&s.subscriber, &s.cursor, &s.settled, &s.filter)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("lock subscribers below the floor: %w", err)
@@ -83,7 +88,7 @@ func countLosses(ctx context.Context, tx pgx.Tx, feed, floor, target int64, affe
 	_, err := pgx.ForEachRow(rows, []any{&sequence, &name, &eventType}, func() error {
 		hits, _ := index.Match(name, eventType)
 		for _, s := range hits {
-			if sequence > s.cursor {
+			if sequence > s.cursor && !s.dealtWith(sequence) {
 				s.events++
 				s.through = sequence
 			}
@@ -94,4 +99,13 @@ func countLosses(ctx context.Context, tx pgx.Tx, feed, floor, target int64, affe
 		return fmt.Errorf("count what is lost: %w", err)
 	}
 	return nil
+}
+
+func (s *loss) dealtWith(sequence int64) bool {
+	for i := 0; i+1 < len(s.settled) && s.settled[i] <= sequence; i += 2 {
+		if sequence <= s.settled[i+1] {
+			return true
+		}
+	}
+	return false
 }

@@ -172,8 +172,8 @@ func (l *Log) cut(ctx context.Context, feed, floor, age int64) (int64, error) {
 	return old, nil
 }
 
-// raiseFloor raises a feed's floor to soft, but never past the lowest position
-// of its subscribers, and past that to hard: then by most events at a time, and
+// raiseFloor raises a feed's floor to soft, but never past the lowest low-water
+// mark of its subscribers, and past that to hard: then by most events at a time, and
 // what each subscriber loses by it is noted in the same transaction. The feed's
 // row is locked, so that no subscriber can begin below the floor meanwhile;
 // appends do not wait for it.
@@ -196,11 +196,8 @@ func (l *Log) raiseFloor(ctx context.Context, d dueFeed, soft, hard int64, most 
 		}
 		// A later statement than the lock: it sees every subscriber that was made
 		// before it.
-		err = tx.QueryRow(ctx, `
-			SELECT coalesce(min(r.cursor), $2) FROM subscribers s JOIN runs r ON r.id = s.id
-			WHERE s.feed_id = $1 AND NOT r.deleted`, d.id, int64(math.MaxInt64)).Scan(&low)
-		if err != nil {
-			return fmt.Errorf("read low-water mark: %w", err)
+		if low, err = lowWater(ctx, tx, d.id); err != nil {
+			return err
 		}
 		target := max(floor, min(low, max(soft, hard)))
 		if hard > target {

@@ -71,8 +71,8 @@ type StatusLearned struct {
 
 // StatusRetention is what removal at a feed's hard age means for a subscriber.
 type StatusRetention struct {
-	// RemovedFrom is when the oldest event that it has not scanned is due to be
-	// removed, whether it is delivered by then or not.
+	// RemovedFrom is when the oldest event that it may still be sent, one that is
+	// set aside or replayed too, is due to be removed, delivered by then or not.
 	RemovedFrom *time.Time `json:"removedFrom,omitempty"`
 	// LostEvents is how many matching events were removed before they were
 	// settled, the last one LostThrough, as noted at LostAt. Some that a worker
@@ -85,9 +85,16 @@ type StatusRetention struct {
 // feedHead is the last sequence of the feed of alias f.
 const feedHead = `greatest(f.floor_sequence, coalesce((SELECT max(e.sequence) FROM events e WHERE e.feed_id = f.id), 0))`
 
+// lowestOwed is the sequence above which the subscriber of alias r may still be
+// sent events, NULL: it waits for new ones.
+const lowestOwed = `least(CASE WHEN NOT r.parked THEN r.cursor END,
+	(SELECT min(h.sequence) - 1 FROM held_events h WHERE h.subscriber = r.id),
+	(SELECT min(d.sequence) - 1 FROM dead_letters d WHERE d.subscriber = r.id),
+	(SELECT min(p.cursor) FROM replays p WHERE p.subscriber = r.id AND p.` + replayOpen + `))`
+
 // statusQuery reads statuses of the runs that a condition selects.
 func statusQuery(condition string) string {
-	return `SELECT r.*, f.name, ` + feedHead + `, o.recorded_at, o.recorded_at + f.retention_hard_age_ms * interval '1 millisecond',
+	return `SELECT r.*, f.name, ` + feedHead + `, o.recorded_at, w.recorded_at + f.retention_hard_age_ms * interval '1 millisecond',
 			CASE WHEN r.paused THEN (SELECT c.source FROM controls c WHERE c.subscriber = r.id AND c.kind = 'pause' ORDER BY c.version DESC LIMIT 1) END,
 			(SELECT count(*) FROM held_keys k WHERE k.subscriber = r.id), (SELECT count(*) FROM dead_letters d WHERE d.subscriber = r.id),
 			p.id, p.state, p.done, p.total, p.started_at
@@ -97,6 +104,10 @@ func statusQuery(condition string) string {
 			SELECT e.recorded_at FROM events e
 			WHERE NOT r.parked AND e.feed_id = r.feed_id AND e.sequence > greatest(r.cursor, f.floor_sequence)
 			ORDER BY e.sequence LIMIT 1) o ON true
+		LEFT JOIN LATERAL (
+			SELECT e.recorded_at FROM (SELECT ` + lowestOwed + ` AS low) m JOIN events e ON e.sequence > greatest(f.floor_sequence, m.low)
+			WHERE f.retention_hard_age_ms IS NOT NULL AND m.low IS NOT NULL AND e.feed_id = r.feed_id
+			ORDER BY e.sequence LIMIT 1) w ON true
 		LEFT JOIN LATERAL (SELECT * FROM replays WHERE subscriber = r.id AND ` + replayOpen + ` ORDER BY id LIMIT 1) p ON true
 		ORDER BY r.id`
 }

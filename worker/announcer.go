@@ -159,13 +159,17 @@ func (w *turn) notePinned(ctx context.Context) error {
 		if p.Feed == eventlog.SystemFeed {
 			continue // telling of it would only make more of it
 		}
+		at := fmt.Sprintf("is at %d,", p.Cursor)
+		if p.Low < p.Cursor {
+			at = fmt.Sprintf("has set aside, or replays, events from %d on,", p.Low+1)
+		}
 		there = append(there, store.Lasting{
 			Key: strconv.FormatInt(p.FeedID, 10) + "/" + p.Subscriber, ResourceName: "Feed", ResourceKey: p.Feed,
 			Data: pinnedNotice{
 				Type: store.NoticeLogPinned, At: p.Since.Add(p.For), Feed: p.Feed, Subscriber: p.Subscriber, Cursor: p.Cursor,
 				OldestSequence: p.OldestSequence, OldestAt: p.OldestAt, Since: p.Since,
-				Text: fmt.Sprintf("feed %s keeps events from %d on beyond its age since %s: subscriber %s, which is at %d, is still owed them",
-					p.Feed, p.OldestSequence, clock(p.Since), p.Subscriber, p.Cursor),
+				Text: fmt.Sprintf("feed %s keeps events from %d on beyond its age since %s: subscriber %s, which %s is still owed them",
+					p.Feed, p.OldestSequence, clock(p.Since), p.Subscriber, at),
 			},
 		})
 	}

@@ -19,7 +19,7 @@ var retentionMutants = []Mutant{
 	},
 	{
 		Rule: "What is lost is noted", File: "eventlog/loss.go",
-		Old: "if sequence > s.cursor {", New: "if sequence > 0 {",
+		Old: "if sequence > s.cursor && ", New: "if ",
 		Test: "eventlog.TestRetainNotesLosses",
 	},
 	{
