@@ -196,7 +196,7 @@ func (l *Log) raiseFloor(ctx context.Context, d dueFeed, soft, hard int64, most 
 		}
 		// A later statement than the lock: it sees every subscriber that was made
 		// before it.
-		if low, err = lowWater(ctx, tx, d.id); err != nil {
+		if low, err = lowWaterOf(ctx, tx, d.id); err != nil {
 			return err
 		}
 		target := max(floor, min(low, max(soft, hard)))
