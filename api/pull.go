@@ -164,10 +164,9 @@ func (s *Server) getEvent(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
-	sequence, err := strconv.ParseInt(c.Param("sequence"), 10, 64)
-	if err != nil || sequence < 1 {
-		return notFound("sequence", fmt.Sprintf("no event has the sequence %s: sequences are whole numbers from 1",
-			strconv.QuoteToASCII(shownName(c.Param("sequence")))))
+	sequence, err := sequenceOf(c)
+	if err != nil {
+		return err
 	}
 	ctx := c.Request.Context()
 	feed, err := s.config.Log.Feed(ctx, name)
@@ -176,7 +175,7 @@ func (s *Server) getEvent(c *gin.Context) error {
 	}
 	ev, err := s.config.Log.ReadOne(ctx, feed.ID, sequence)
 	if errors.Is(err, eventlog.ErrNotFound) {
-		return notFound("sequence", fmt.Sprintf("no event of feed %q has the sequence %d", name, sequence))
+		return noSuchEvent(name, sequence)
 	}
 	if err != nil {
 		return err

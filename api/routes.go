@@ -29,6 +29,7 @@ func (s *Server) routes() (*gin.Engine, error) {
 	}
 	plain := func(method, path string, allowed permission, h handler) { add(method, path, allowed, s.bounded(h)) }
 	s.feedRoutes(add, plain)
+	s.explainRoutes(plain)
 	s.subscriberRoutes(add, plain)
 	s.asideRoutes(add, plain)
 

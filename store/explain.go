@@ -66,7 +66,7 @@ type Delivery struct {
 	// Attempts is how many requests that carried it are on record; where there are
 	// more than are looked at, MoreAttempts is set.
 	Attempts     int  `json:"attempts"`
-	MoreAttempts bool `json:"moreAttempts,omitempty"`
+	MoreAttempts bool `json:"moreAttempts,omitzero"`
 	// Delivered is there where a request was answered 2xx.
 	Delivered *DeliveredAt `json:"delivered,omitempty"`
 	// LastAnswer is the newest request that carried it.
@@ -76,17 +76,17 @@ type Delivery struct {
 	// DeadLetter is there where it is one.
 	DeadLetter *DeliveryDeadLetter `json:"deadLetter,omitempty"`
 	// CompactedBy is the event that was sent in its place.
-	CompactedBy int64 `json:"compactedBy,omitempty"`
+	CompactedBy int64 `json:"compactedBy,omitzero"`
 	// Seek is the seek that moved past it.
 	Seek *DeliverySeekPast `json:"seek,omitempty"`
 	// FilteredBy is the member of the filter that does not let it pass:
 	// resourceNames or eventTypes.
-	FilteredBy string `json:"filteredBy,omitempty"`
+	FilteredBy string `json:"filteredBy,omitzero"`
 	// Replay is the open replay that will send it.
-	Replay int64 `json:"replay,omitempty"`
+	Replay int64 `json:"replay,omitzero"`
 	// SubscriberState and SubscriberReason are the subscriber's, while it waits.
-	SubscriberState  string `json:"subscriberState,omitempty"`
-	SubscriberReason string `json:"subscriberReason,omitempty"`
+	SubscriberState  string `json:"subscriberState,omitzero"`
+	SubscriberReason string `json:"subscriberReason,omitzero"`
 	// Event is the event, as far as the subscriber's filter lets it pass.
 	Event *ExplainedEvent `json:"-"`
 }
@@ -99,7 +99,7 @@ type DeliveredAt struct {
 	Attempt int       `json:"attempt"`
 	Status  int       `json:"status"`
 	// Replay is the replay that the request was made for.
-	Replay int64 `json:"replay,omitempty"`
+	Replay int64 `json:"replay,omitzero"`
 	// Times is how often it was accepted, LastAt when the last time began.
 	Times  int       `json:"times"`
 	LastAt time.Time `json:"lastAt"`
@@ -112,8 +112,8 @@ type DeliveryAnswer struct {
 	Class   string    `json:"class"`
 	// Status is absent where there was no answer.
 	Status *int   `json:"status,omitempty"`
-	Error  string `json:"error,omitempty"`
-	Replay int64  `json:"replay,omitempty"`
+	Error  string `json:"error,omitzero"`
+	Replay int64  `json:"replay,omitzero"`
 }
 
 // DeliveryHold says how an event is held.
@@ -126,25 +126,25 @@ type DeliveryHold struct {
 	// Attempts are those charged to the first event, LastStatus and LastError its
 	// last answer.
 	Attempts   int    `json:"attempts"`
-	LastStatus int    `json:"lastStatus,omitempty"`
-	LastError  string `json:"lastError,omitempty"`
+	LastStatus int    `json:"lastStatus,omitzero"`
+	LastError  string `json:"lastError,omitzero"`
 	// Due is when the first event is sent again; absent: now.
 	Due *time.Time `json:"due,omitempty"`
 	// Replay is the replay that it was sent for.
-	Replay int64 `json:"replay,omitempty"`
+	Replay int64 `json:"replay,omitzero"`
 }
 
 // DeliveryDeadLetter says why an event was given up.
 type DeliveryDeadLetter struct {
 	// Reason is DeadExhausted, DeadSkipped or DeadReleased; Source who asked.
 	Reason     string    `json:"reason"`
-	Source     string    `json:"source,omitempty"`
+	Source     string    `json:"source,omitzero"`
 	At         time.Time `json:"at"`
 	Attempts   int       `json:"attempts"`
-	LastStatus int       `json:"lastStatus,omitempty"`
-	LastError  string    `json:"lastError,omitempty"`
+	LastStatus int       `json:"lastStatus,omitzero"`
+	LastError  string    `json:"lastError,omitzero"`
 	// Replay is the replay of missed events that has taken it up.
-	Replay int64 `json:"replay,omitempty"`
+	Replay int64 `json:"replay,omitzero"`
 }
 
 // DeliverySeekPast is a seek: the events above From up to To were skipped.
