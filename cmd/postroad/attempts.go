@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -24,6 +25,8 @@ type attemptDocument struct {
 	DurationMs    float64 `json:"durationMs"`
 	Error         string  `json:"error"`
 	RetryAfter    string  `json:"retryAfter"`
+	Replay        int64   `json:"replay"`
+	Compacted     int64   `json:"compacted"`
 }
 
 func (p *program) attemptsCommand() *cobra.Command {
@@ -67,11 +70,24 @@ func (p *program) printAttempts(list []attemptDocument) error {
 		if a.Status != nil {
 			answer = strconv.Itoa(*a.Status)
 		}
-		note := a.Error
-		if a.RetryAfter != "" {
-			note = "Retry-After: " + a.RetryAfter
-		}
-		t.row(a.StartedAt, sequence, strconv.Itoa(a.EventCount), strconv.Itoa(a.Attempt), answer, fmt.Sprintf("%.1f", a.DurationMs), note)
+		t.row(a.StartedAt, sequence, strconv.Itoa(a.EventCount), strconv.Itoa(a.Attempt), answer, fmt.Sprintf("%.1f", a.DurationMs), a.note())
 	}
 	return t.flush()
+}
+
+func (a attemptDocument) note() string {
+	var notes []string
+	if a.Replay != 0 {
+		notes = append(notes, "replay "+decimal(a.Replay))
+	}
+	if a.Compacted != 0 {
+		notes = append(notes, "in place of "+count(a.Compacted, "older event"))
+	}
+	switch {
+	case a.RetryAfter != "":
+		notes = append(notes, "Retry-After: "+a.RetryAfter)
+	case a.Error != "":
+		notes = append(notes, a.Error)
+	}
+	return strings.Join(notes, ", ")
 }

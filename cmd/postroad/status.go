@@ -34,11 +34,11 @@ type statusDocument struct {
 	InFlight        int        `json:"inFlight"`
 	HeldKeys        int64      `json:"heldKeys"`
 	DeadLetters     int64      `json:"deadLetters"`
-	// Replay is the one that is sent before new events.
+	// Replay is the first that is not finished; not all of its members are there.
 	Replay  *replayDocument `json:"replay"`
-	Learned *struct {
-		BatchSize int `json:"batchSize"`
-		Lanes     int `json:"lanes"`
+	Learned struct {
+		BatchSize int64 `json:"batchSize"`
+		Lanes     int64 `json:"lanes"`
 	} `json:"learned"`
 	PausedUntil    *time.Time `json:"pausedUntil"`
 	DesiredVersion int64      `json:"desiredVersion"`
@@ -140,10 +140,17 @@ func setAsideRows(t *table, s statusDocument) {
 		t.row("given up", count(s.DeadLetters, "event")+": see `postroad subscriber dead-letters "+s.Subscriber+"`")
 	}
 	if s.Replay != nil {
-		t.row("replay", fmt.Sprintf("%d (%s): %s", s.Replay.ID, s.Replay.what(), s.Replay.progress()))
+		t.row("replay", decimal(s.Replay.ID)+": "+s.Replay.progress())
 	}
-	if l := s.Learned; l != nil {
-		t.row("learned", fmt.Sprintf("batches of %d, %s", l.BatchSize, count(int64(l.Lanes), "lane")))
+	var learned []string
+	if n := s.Learned.BatchSize; n > 0 {
+		learned = append(learned, "batches of "+thousands(n))
+	}
+	if n := s.Learned.Lanes; n > 0 {
+		learned = append(learned, count(n, "lane"))
+	}
+	if len(learned) > 0 {
+		t.row("learned", strings.Join(learned, ", "))
 	}
 }
 
