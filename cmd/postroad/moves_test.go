@@ -2,10 +2,13 @@ package main_test
 
 import (
 	"encoding/json"
+	"net/http"
 	"strings"
 	"testing"
 
 	main "postroad/cmd/postroad"
+	"postroad/contract"
+	"postroad/internal/testkit"
 )
 
 // publishDemo publishes the sample's 298 events to a feed of the shared stack.
@@ -76,5 +79,45 @@ func TestMoves(t *testing.T) {
 	}
 	if err := json.Unmarshal([]byte(sub("replays", "moves", "--json").want(t, ok).stdout), &list); err != nil || len(list.Replays) != 2 || list.Replays[0].ID != 2 {
 		t.Errorf("replays: %+v, %v", list, err)
+	}
+}
+
+// TestSignalMoves sends seeks and replays through the Temporal UI. There is no
+// plain one: without a payload that can be read, and done, nothing happens.
+func TestSignalMoves(t *testing.T) {
+	t.Parallel()
+	r := newRoad(t, sharedAPI(t), "signal-moves", nil, nil)
+	ui := openUI(t, r)
+	r.control(contract.ControlPause)
+	r.publish(numbered(20))
+	version := r.status().DesiredVersion
+	send := func(signal, data string) { ui.signalWith(r.name, signal, "json/plain", []byte(data)) }
+	// Signals are taken in their order: once the good one has its effect, those
+	// before it had theirs.
+	for _, useless := range []string{``, `{"sequence":`, `{"sequence":"5"}`, `[5]`, `{}`, `{"sequence":21}`, `{"sequence":-1}`, `{"to":"end"}`, `{"to":"now","sequence":5}`} {
+		send(contract.SignalSeek, useless)
+	}
+	ui.signalWith(r.name, contract.SignalSeek, "binary/encrypted", []byte("\x00\x01\xff"))
+	send(contract.SignalSeek, `{"sequence":7}`)
+	r.awaitCursor(waitMax, 7)
+	send(contract.SignalSeek, `{"to":"now"}`)
+	r.awaitCursor(waitMax, 20)
+
+	for _, useless := range []string{``, `{}`, `{"fromSequence":"1"}`, `{"toSequence":5,"resourceNames":[]}`, `{"fromSequence":9,"toSequence":5}`, `{"fromSequence":21}`, `{"missed":true}`} {
+		send(contract.SignalReplay, useless)
+	}
+	send(contract.SignalReplay, `{"fromSequence":5,"toSequence":9}`)
+	var list struct {
+		Replays []struct{ ID, FromSequence, ToSequence, Total int64 }
+	}
+	testkit.Eventually(t, waitMax, func() bool {
+		r.call(http.MethodGet, "/v1/subscribers/"+r.name+"/replays", nil, &list)
+		return len(list.Replays) > 0
+	}, "there is a replay")
+	if one := list.Replays[0]; len(list.Replays) != 1 || one.FromSequence != 5 || one.ToSequence != 9 || one.Total != 5 {
+		t.Errorf("replays: %+v", list.Replays)
+	}
+	if s := r.status(); s.DesiredVersion != version+3 || s.State != contract.StatePaused {
+		t.Errorf("%d controls, want 3: %+v", s.DesiredVersion-version, s)
 	}
 }
