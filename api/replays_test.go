@@ -144,6 +144,13 @@ func TestReplays_controls(t *testing.T) {
 	if r.FinishedAt == nil {
 		t.Errorf("%+v", r)
 	}
+	// A key is one request's: of one kind, about one replay.
+	b.call("POST", replays, `{"fromSequence":5}`).want(201, nil)
+	for _, row := range [][2]string{{"/3/pause", "paused"}, {"/3/resume", "queued"}, {"/3/pause", "queued"}} {
+		if b.call("POST", replays+row[0], "", "Idempotency-Key", "K").want(200, &r); r.State != row[1] {
+			t.Errorf("%s: %s, want %s", row[0], r.State, row[1])
+		}
+	}
 	b.exec(`UPDATE replays SET state = 'done' WHERE id = 1`)
 	for path, state := range map[string]string{"/1": "done", "/2": "cancelled"} {
 		for _, row := range [][2]string{{"DELETE", ""}, {"POST", "/pause"}, {"POST", "/resume"}} {

@@ -311,6 +311,9 @@ func TestPatch_isAMergePatch(t *testing.T) {
 		{`{"auth":{"password":null}}`, func(s event.Subscriber) any { return s.Auth.PasswordSet }, false, " map[]"},
 		{`{"auth":{"type":"bearer","token":"t"}}`, func(s event.Subscriber) any { return s.Auth.Username + fmt.Sprint(s.Auth.TokenSet) }, "true", ""},
 		{`{"auth":null}`, func(s event.Subscriber) any { return s.Auth }, event.Auth{Type: "none"}, ""},
+		{`{"lanes":64,"batchSize":"auto","onExhausted":"hold","compact":"catchUp"}`, func(s event.Subscriber) any { return fmt.Sprint(s.Lanes, s.BatchSize, s.OnExhausted, s.Compact) }, "64 autoholdcatchUp", ""},
+		{`{"lanes":"auto","batchSize":1000,"compact":""}`, func(s event.Subscriber) any { return fmt.Sprint(s.Lanes, s.BatchSize, s.OnExhausted, s.Compact) }, "auto 1000hold", ""},
+		{`{"lanes":null,"onExhausted":null}`, func(s event.Subscriber) any { return fmt.Sprint(s.Lanes, s.BatchSize, s.OnExhausted) }, "1 1000halt", ""},
 		{`{"id":"acme","feed":"default","start":"now","createdAt":"x","version":7}`, func(s event.Subscriber) any { return s.ID }, "acme", ""},
 	} {
 		var got subscriberDocument
@@ -333,9 +336,10 @@ func TestPatch_badInput(t *testing.T) {
 	t.Parallel()
 	b := setup(t, options{})
 	b.call("POST", "/v1/feeds", `{"name":"other"}`).want(201, nil)
-	b.create(sub("acme")).want(201, nil)
+	b.create(sub("acme", `"batchSize":157`)).want(201, nil)
 	before := b.snapshot()
 	for patch, places := range map[string]string{
+		`{"lanes":64}`: "/lanes", `{"lanes":"many"}`: "/lanes", `{"lanes":-1}`: "/lanes", `{"onExhausted":"drop"}`: "/onExhausted",
 		`{"feed":"other"}`: "/feed", `{"feed":null}`: "/feed", `{"start":"beginning"}`: "/start", `{"start":null}`: "/start", `{"id":"b"}`: "/id",
 		`{"lable":null}`: "/lable", `{"batchSize":"x"}`: "/batchSize", `{"endpoint":null}`: "/endpoint/url", `{"endpoint":{"url":null}}`: "/endpoint/url",
 		`{"auth":{"type":"bearer"}}`: "/auth/token", `{"auth":{"type":"bearer","tokenSet":true}}`: "/auth/tokenSet", `{"signing":{"secret":null}}`: "/signing/secret",
