@@ -38,6 +38,9 @@ type Feed struct {
 	Retention Retention
 	// FloorSequence: events at or below it are no longer kept.
 	FloorSequence int64
+	// CompactedThrough: of the events up to it each record has its newest one only;
+	// 0: nothing that is kept was compacted.
+	CompactedThrough int64
 	// Head is the highest number ever used, when the feed was read.
 	Head      int64
 	CreatedAt time.Time
@@ -61,8 +64,8 @@ type FeedSpec struct {
 // FeedPatch is what may be changed of a feed; nil leaves a member alone.
 type FeedPatch struct {
 	Description *string
-	// Age and HardAge change the feed's Retention; 0: for ever.
-	Age, HardAge *time.Duration
+	// Age, HardAge and CompactAfter change the feed's Retention; 0: never.
+	Age, HardAge, CompactAfter *time.Duration
 	// IfVersion, where set, refuses the change unless the feed is at it.
 	IfVersion *int64
 }
@@ -86,16 +89,24 @@ func checkDescription(errs *event.FieldErrors, s string) {
 	}
 }
 
+// compactedThrough is where the compacted part of a feed f ends, 0 where nothing
+// that is kept was compacted.
+const compactedThrough = `CASE WHEN f.compacted_through > f.floor_sequence THEN f.compacted_through ELSE 0 END`
+
 // feedColumns reads a Feed; the head costs one probe of the primary key.
 const feedColumns = `f.id, f.name, f.epoch, f.sequences, f.description, f.floor_sequence,
 	greatest(f.floor_sequence, (SELECT max(e.sequence) FROM events e WHERE e.feed_id = f.id)), f.created_at, f.version,
-	coalesce(f.retention_age_ms, 0), coalesce(f.retention_hard_age_ms, 0)`
+	coalesce(f.retention_age_ms, 0), coalesce(f.retention_hard_age_ms, 0), coalesce(f.compact_after_ms, 0), ` + compactedThrough
 
 func scanFeed(row pgx.CollectableRow) (Feed, error) {
 	var f Feed
-	var age, hardAge int64
-	err := row.Scan(&f.ID, &f.Name, &f.Epoch, &f.Sequences, &f.Description, &f.FloorSequence, &f.Head, &f.CreatedAt, &f.Version, &age, &hardAge)
-	f.Retention = Retention{Age: time.Duration(age) * time.Millisecond, HardAge: time.Duration(hardAge) * time.Millisecond}
+	var age, hardAge, compactAfter int64
+	err := row.Scan(&f.ID, &f.Name, &f.Epoch, &f.Sequences, &f.Description, &f.FloorSequence, &f.Head, &f.CreatedAt, &f.Version,
+		&age, &hardAge, &compactAfter, &f.CompactedThrough)
+	f.Retention = Retention{
+		Age: time.Duration(age) * time.Millisecond, HardAge: time.Duration(hardAge) * time.Millisecond,
+		CompactAfter: time.Duration(compactAfter) * time.Millisecond,
+	}
 	f.CreatedAt = f.CreatedAt.UTC()
 	return f, err
 }
@@ -108,14 +119,15 @@ func (l *Log) CreateFeed(ctx context.Context, spec FeedSpec) (Feed, error) {
 		return Feed{}, err
 	}
 	tag, err := l.pool.Exec(ctx, `
-		INSERT INTO feeds AS f (name, sequences, description, retention_age_ms, retention_hard_age_ms)
-		VALUES ($1, $2, $3, nullif($4::bigint, 0), nullif($5::bigint, 0))
+		INSERT INTO feeds AS f (name, sequences, description, retention_age_ms, retention_hard_age_ms, compact_after_ms)
+		VALUES ($1, $2, $3, nullif($4::bigint, 0), nullif($5::bigint, 0), nullif($6::bigint, 0))
 		ON CONFLICT (name) DO UPDATE
 			SET sequences = excluded.sequences, description = excluded.description, epoch = f.epoch + 1,
 			    retention_age_ms = excluded.retention_age_ms, retention_hard_age_ms = excluded.retention_hard_age_ms,
+			    compact_after_ms = excluded.compact_after_ms,
 			    version = f.version + 1, created_at = greatest(clock_timestamp(), f.deleted_at), deleted_at = NULL
 			WHERE f.deleted_at IS NOT NULL`, spec.Name, spec.Sequences, spec.Description,
-		spec.Retention.Age.Milliseconds(), spec.Retention.HardAge.Milliseconds())
+		spec.Retention.Age.Milliseconds(), spec.Retention.HardAge.Milliseconds(), spec.Retention.CompactAfter.Milliseconds())
 	if err != nil {
 		return Feed{}, fmt.Errorf("create feed %s: %w", spec.Name, err)
 	}
@@ -159,9 +171,10 @@ func (l *Log) UpdateFeed(ctx context.Context, name string, patch FeedPatch) (Fee
 	tag, err := l.pool.Exec(ctx, `
 		UPDATE feeds SET description = coalesce($2, description), version = version + 1,
 			retention_age_ms = CASE WHEN $4::bigint IS NULL THEN retention_age_ms ELSE nullif($4::bigint, 0) END,
-			retention_hard_age_ms = CASE WHEN $5::bigint IS NULL THEN retention_hard_age_ms ELSE nullif($5::bigint, 0) END
+			retention_hard_age_ms = CASE WHEN $5::bigint IS NULL THEN retention_hard_age_ms ELSE nullif($5::bigint, 0) END,
+			compact_after_ms = CASE WHEN $6::bigint IS NULL THEN compact_after_ms ELSE nullif($6::bigint, 0) END
 		WHERE name = $1 AND deleted_at IS NULL AND version = coalesce($3, version)`,
-		name, patch.Description, patch.IfVersion, milliseconds(patch.Age), milliseconds(patch.HardAge))
+		name, patch.Description, patch.IfVersion, milliseconds(patch.Age), milliseconds(patch.HardAge), milliseconds(patch.CompactAfter))
 	if violates(err, retentionConstraint) {
 		return Feed{}, hardAgeTooShort() // together with the one that was stored
 	}

@@ -22,6 +22,9 @@ type Page struct {
 	Head int64
 	// FirstSequence is the lowest number that may still be read.
 	FirstSequence int64
+	// CompactedThrough: of the events up to it each record has its newest one only;
+	// 0: nothing that is kept was compacted.
+	CompactedThrough int64
 }
 
 // Read reads up to limit events above after, bounded in bytes too (at least one
@@ -33,7 +36,7 @@ func (l *Log) Read(ctx context.Context, feedID, after int64, limit int) (Page, e
 	if err != nil {
 		return Page{}, err
 	}
-	page := Page{Events: make([]event.Event, len(s.events)), Next: after, Head: s.head, FirstSequence: s.floor + 1}
+	page := Page{Events: make([]event.Event, len(s.events)), Next: after, Head: s.head, FirstSequence: s.floor + 1, CompactedThrough: s.compacted}
 	for i, e := range s.events {
 		page.Events[i] = *e
 		page.Next = e.Sequence

@@ -39,11 +39,13 @@ type stretch struct {
 	head, floor int64
 	// erasures is how often events of the feed had been erased.
 	erasures int64
+	// compacted is where the compacted part of what is kept ends; 0: there is none.
+	compacted int64
 }
 
 // boundsSQL gives one row with the floor and head of a feed that exists.
 const boundsSQL = `
-	SELECT f.floor_sequence AS floor, f.erasures,
+	SELECT f.floor_sequence AS floor, f.erasures, ` + compactedThrough + ` AS compacted,
 		greatest(f.floor_sequence, (SELECT max(e.sequence) FROM events e WHERE e.feed_id = f.id)) AS head
 	FROM feeds f WHERE f.id = $1 AND f.deleted_at IS NULL`
 
@@ -84,7 +86,7 @@ func (r reader) stretch(ctx context.Context, q stretchQuery) (stretch, error) {
 	rowsAt, bytesAt := addArgument(&args, q.rows), addArgument(&args, q.bytes)
 	from := `events e WHERE e.feed_id = $1 AND e.sequence > $2 AND e.sequence <= w.last AND $2 >= w.floor` + condition
 	rows, err := r.pool.Query(ctx, `WITH b AS (`+boundsSQL+`), w AS (`+window+`)
-		SELECT w.floor, w.head, w.erasures, w.last, w.looked, `+eventColumns+` FROM w LEFT JOIN LATERAL (`+
+		SELECT w.floor, w.head, w.erasures, w.compacted, w.last, w.looked, `+eventColumns+` FROM w LEFT JOIN LATERAL (`+
 		fmt.Sprintf(cutSQL, from, rowsAt, bytesAt)+`) p ON true ORDER BY p.sequence`, args...)
 	if err != nil {
 		return stretch{}, fmt.Errorf("read feed %d: %w", q.feed, err)
@@ -106,14 +108,14 @@ func (r reader) stretch(ctx context.Context, q stretchQuery) (stretch, error) {
 	return s, nil
 }
 
-// readEvents reads rows of floor, head and erasures, what else the caller wants,
+// readEvents reads rows of floor, head, erasures and compacted, what else the caller wants,
 // and eventColumns. through is the bytes of all up to the last one. Errors:
 // ErrNotFound where there is no row.
 func readEvents(rows pgx.Rows, feed int64, more ...any) (s stretch, through int64, err error) {
 	defer rows.Close()
 	found := false
 	var row eventRow
-	targets := append(append([]any{&s.floor, &s.head, &s.erasures}, more...), row.targets()...)
+	targets := append(append([]any{&s.floor, &s.head, &s.erasures, &s.compacted}, more...), row.targets()...)
 	for rows.Next() {
 		found = true
 		if err := rows.Scan(targets...); err != nil {
@@ -147,7 +149,7 @@ const numberedSQL = `unnest($2::bigint[]) AS n (number) CROSS JOIN LATERAL (
 // bytes; the first always. cut says that they were.
 func (r reader) numbered(ctx context.Context, feed int64, numbers []int64, bytes int) (s stretch, cut bool, err error) {
 	rows, err := r.pool.Query(ctx, `WITH b AS (`+boundsSQL+`)
-		SELECT b.floor, b.head, b.erasures, `+eventColumns+` FROM b LEFT JOIN LATERAL (`+
+		SELECT b.floor, b.head, b.erasures, b.compacted, `+eventColumns+` FROM b LEFT JOIN LATERAL (`+
 		fmt.Sprintf(cutSQL, numberedSQL, "$3", "$4")+`) p ON true ORDER BY p.sequence`, feed, numbers, len(numbers), bytes)
 	if err != nil {
 		return stretch{}, false, fmt.Errorf("read feed %d: %w", feed, err)

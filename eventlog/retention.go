@@ -24,6 +24,9 @@ type Retention struct {
 	// HardAge: events older than that are removed whoever is owed them. At least
 	// Age; 0: never.
 	HardAge time.Duration
+	// CompactAfter: events older than that are removed where a newer event of the
+	// same record is older than that too, once no subscriber is owed them. 0: none.
+	CompactAfter time.Duration
 }
 
 // retentionConstraint is the table's own check of what check checks.
@@ -32,6 +35,7 @@ const retentionConstraint = "feeds_retention"
 func (r Retention) check(errs *event.FieldErrors) {
 	checkAge(errs, "/retention/age", r.Age)
 	checkAge(errs, "/retention/hardAge", r.HardAge)
+	checkAge(errs, "/retention/compactAfter", r.CompactAfter)
 	if r.HardAge >= RetentionMin && r.HardAge < r.Age {
 		errs.Add("/retention/hardAge", hardAgeDetail)
 	}
@@ -62,6 +66,9 @@ func (p FeedPatch) validate() error {
 	}
 	if p.HardAge != nil {
 		r.HardAge = *p.HardAge
+	}
+	if p.CompactAfter != nil {
+		r.CompactAfter = *p.CompactAfter
 	}
 	r.check(&errs)
 	return errs.Err()

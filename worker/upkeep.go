@@ -163,8 +163,8 @@ func (w *turn) housekeepingLoop(ctx context.Context) {
 	})
 }
 
-// retentionLoop raises the floors of feeds whose events are old enough, and
-// removes what lies below a floor, that of deleted feeds too. It does so in
+// retentionLoop raises the floors of feeds whose events are old enough, removes
+// what lies below a floor, that of deleted feeds too, and compacts. It does so in
 // pieces, with pauses, so that appends and deliveries have the database to
 // themselves in between.
 func (w *turn) retentionLoop(ctx context.Context) {
@@ -174,13 +174,25 @@ func (w *turn) retentionLoop(ctx context.Context) {
 			removed, err := w.log.ReapDeleted(ctx, w.config.RemoveMax)
 			w.counters.Removed.Add(int64(removed))
 			if err != nil || removed < w.config.RemoveMax {
-				return errors.Join(raised, err)
+				return errors.Join(raised, err, w.compact(ctx))
 			}
 			if !pause(ctx, w.config.RemovePause) {
 				return raised
 			}
 		}
 	})
+}
+
+// compact removes events that newer ones of the same records stand for, in pieces
+// as well.
+func (w *turn) compact(ctx context.Context) error {
+	for {
+		removed, more, err := w.log.Compact(ctx, w.config.RemoveMax)
+		w.counters.Compacted.Add(int64(removed))
+		if err != nil || !more || !pause(ctx, w.config.RemovePause) {
+			return err
+		}
+	}
 }
 
 // drain calls reap until it finds less than it may remove.

@@ -131,6 +131,8 @@ type Counters struct {
 	Moved, Swept, Purged atomic.Int64
 	// Removed counts events that were removed from the log.
 	Removed atomic.Int64
+	// Compacted counts events that newer ones of their records stand for.
+	Compacted atomic.Int64
 	// Announced counts notices that were put into the feed _system.
 	Announced atomic.Int64
 }

@@ -57,6 +57,7 @@ func registerWaker(registry *prometheus.Registry, waker *worker.Waker) {
 		counter("waker_swept_total", "Wakes for subscribers that nobody had looked at.", &c.Swept),
 		counter("waker_purged_total", "Deleted subscribers whose rows were removed.", &c.Purged),
 		counter("waker_removed_events_total", "Events removed from the log by its feed's retention.", &c.Removed),
+		counter("waker_compacted_events_total", "Events removed from the log because newer ones of their records stand for them.", &c.Compacted),
 		counter("waker_announced_total", "Notices put into the feed _system.", &c.Announced),
 		overviewCollector{waker.Overview},
 	)
