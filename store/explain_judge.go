@@ -136,7 +136,7 @@ func (p *explained) passed(d *Delivery) {
 			"a person dismissed it, or the record of its delivery is gone", answered(d.LastAnswer.Status, d.LastAnswer.Error))
 	default:
 		d.State = DeliverySettled
-		d.Reason = "dealt with; the request that delivered it is not on record, or no longer"
+		d.Reason = "dealt with; no request that delivered it is on record, not yet or no longer"
 	}
 }
 

@@ -129,7 +129,7 @@ func TestExplain(t *testing.T) {
 		}, 19, store.DeliveryDelivered, "HTTP 200", func(d store.Delivery) bool { return d.Attempts == 1 }},
 		"in the gap of a request": {func(b *explainBundle) {
 			b.sent(store.Attempt{FirstSequence: 4, LastSequence: 6, EventCount: 2, Sequences: []int64{4, 6}, Status: ok})
-		}, 5, store.DeliverySettled, "not on record", func(d store.Delivery) bool { return d.Attempts == 0 }},
+		}, 5, store.DeliverySettled, "not yet or no longer", func(d store.Delivery) bool { return d.Attempts == 0 }},
 		"named by a request with gaps": {func(b *explainBundle) {
 			b.sent(store.Attempt{FirstSequence: 3, LastSequence: 7, EventCount: 3, Sequences: []int64{3, 5, 7}, Status: ok})
 		}, 5, store.DeliveryDelivered, "", nil},
@@ -138,7 +138,7 @@ func TestExplain(t *testing.T) {
 			b.filter([]string{"Property"}, nil)
 			b.sent(store.Attempt{FirstSequence: 4, LastSequence: 6, EventCount: 2, Status: ok, StartedAt: time.Now()})
 			b.filter(nil, nil)
-		}, 5, store.DeliverySettled, "not on record", nil},
+		}, 5, store.DeliverySettled, "not yet or no longer", nil},
 		"among those that matched then": {func(b *explainBundle) {
 			b.exec(`UPDATE events SET resource_name = 'Media' WHERE sequence = 6`)
 			b.filter([]string{"Property"}, nil)
@@ -147,10 +147,10 @@ func TestExplain(t *testing.T) {
 		}, 5, store.DeliveryDelivered, "", nil},
 		"a test request is none": {func(b *explainBundle) {
 			check(b.t, b.InsertAttempts(b.t.Context(), []store.Attempt{{Subscriber: "acme", StartedAt: b.now, LastSequence: 20, Class: "success", Status: ok}}))
-		}, 5, store.DeliverySettled, "not on record", nil},
+		}, 5, store.DeliverySettled, "not yet or no longer", nil},
 		"to whoever had the id before": {func(b *explainBundle) {
 			b.sent(store.Attempt{FirstSequence: 5, Status: ok, StartedAt: b.now.Add(-time.Hour)})
-		}, 5, store.DeliverySettled, "not on record", nil},
+		}, 5, store.DeliverySettled, "not yet or no longer", nil},
 		"accepted in part": {func(b *explainBundle) {
 			b.sent(store.Attempt{FirstSequence: 5, LastSequence: 6, EventCount: 2, Status: status(429)})
 		}, 5, store.DeliverySettled, "Postroad-Accepted-Through", nil},
@@ -168,7 +168,7 @@ func TestExplain(t *testing.T) {
 		}, 11, store.DeliveryWaiting, "last connection refused", nil},
 		"settled above the position": {func(b *explainBundle) {
 			b.exec(`UPDATE runs SET settled = '{12,13,15,17}', scanned = 17`)
-		}, 16, store.DeliverySettled, "not on record", nil},
+		}, 16, store.DeliverySettled, "not yet or no longer", nil},
 		"between what is settled above the position": {func(b *explainBundle) {
 			b.exec(`UPDATE runs SET settled = '{12,13,15,17}', scanned = 17`)
 		}, 14, store.DeliveryWaiting, "", nil},

@@ -46,7 +46,8 @@ func (p *program) rootCommand() *cobra.Command {
 		root.AddCommand(command)
 	}
 	for _, command := range []*cobra.Command{
-		p.feedCommand(), p.publishCommand(), p.subscriberCommand(), p.attemptsCommand(), p.statusCommand(), p.waitCommand(), p.tokenCommand(),
+		p.feedCommand(), p.publishCommand(), p.subscriberCommand(), p.attemptsCommand(), p.explainCommand(), p.statusCommand(), p.waitCommand(),
+		p.tokenCommand(),
 	} {
 		command.GroupID = groupClients
 		// They belong to the clients. It is not --url, which a subscriber's
