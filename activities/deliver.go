@@ -10,6 +10,7 @@ import (
 	"github.com/google/uuid"
 	"go.temporal.io/sdk/activity"
 
+	"postroad/activities/planner"
 	"postroad/contract"
 	"postroad/store"
 )
@@ -30,14 +31,15 @@ var errOutOfReach = errors.New("PostgreSQL is out of reach")
 type ending int
 
 const (
-	endNone    ending = iota
-	endStopped        // a wait or a hold is in force
-	endControl        // a control came: look at the row again
-	endBudget         // the time budget is used up
-	endParked         // nothing to send
-	endFenced         // another run holds the lease
-	endDrained        // the worker stops, Temporal gave this run up, or PostgreSQL is out of reach
-	endBroken         // the position cannot be written
+	endNone     ending = iota
+	endStopped         // a wait or a hold is in force
+	endControl         // a control came: look at the row again
+	endBudget          // the time budget is used up
+	endParked          // nothing to send
+	endReplayed        // a replay is over
+	endFenced          // another run holds the lease
+	endDrained         // the worker stops, Temporal gave this run up, or PostgreSQL is out of reach
+	endBroken          // the position cannot be written
 )
 
 // Deliver takes the subscriber's lease and sends what it is owed, in order,
@@ -67,7 +69,7 @@ func (a *Activities) Deliver(ctx context.Context, in contract.DeliverInput) (con
 		end := r.deliver(ctx)
 		delivered += r.delivered
 		inTime := time.Now().Before(a.deadline(began))
-		if end == endControl && inTime {
+		if (end == endControl || end == endReplayed) && inTime {
 			continue
 		}
 		result, err = a.outcome(base, r, end)
@@ -234,6 +236,10 @@ func describe(row *store.Run) contract.DeliverResult {
 		if row.WaitClass != nil && *row.WaitClass == store.WaitAsked {
 			result.State = contract.StateWaiting
 		}
+	case row.Parked && row.WakeAt != nil:
+		// At least something: 0 would be for ever.
+		result.RemainingMillis = max(1, ceilMillis(row.WakeAt.Sub(row.Now)))
+		result.Summary = "retry of what is set aside"
 	}
 	return result
 }
@@ -242,7 +248,7 @@ func describe(row *store.Run) contract.DeliverResult {
 func waitSummary(row *store.Run) string {
 	reason, asked := "", false
 	if row.WaitReason != nil {
-		reason = strings.Replace(*row.WaitReason, fromConsumer, "", 1)
+		reason = strings.Replace(*row.WaitReason, planner.FromConsumer, "", 1)
 	}
 	if row.WaitClass != nil {
 		asked = *row.WaitClass == store.WaitAsked

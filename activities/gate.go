@@ -69,7 +69,7 @@ func (r *run) gate(n int) bool {
 		now := time.Now()
 		r.mu.Lock()
 		switch {
-		case r.closed || r.draining || r.lost || r.fenced || r.broken != nil || r.pos.stopped():
+		case r.closed || r.draining || r.lost || r.fenced || r.broken != nil || r.plan.Stopped():
 			r.mu.Unlock()
 			return false
 		case !r.fewUnsaved(n, now):
@@ -88,7 +88,7 @@ func (r *run) gate(n int) bool {
 			case <-r.kick:
 			}
 		default:
-			r.inFlight = n
+			r.underWay++
 			r.mu.Unlock()
 			return true
 		}
@@ -188,32 +188,19 @@ func (r *run) scheduleSaveLocked() {
 // done gets the result, from the writer's goroutine.
 func (r *run) saveLocked(change func(*store.Checkpoint), done func(saved)) {
 	now := time.Now()
-	c := r.pos.checkpoint(now)
-	c.ID, c.Lease, c.InFlight, c.Applied = r.id, r.lease, r.inFlight, r.applied
+	snapshot := r.plan.Snapshot(now)
+	c := r.checkpointOf(&snapshot)
+	c.ID, c.Lease, c.Applied = r.id, r.lease, r.applied
 	c.Delivered = r.unsaved.count() > 0
 	if change != nil {
 		change(c)
 	}
-	var until time.Time
-	if r.pos.wait != nil {
-		until = r.pos.wait.until
-	}
-	failingSince := r.pos.failingSince
 	total := r.unsaved.submitted()
 	r.dirty, r.touched = false, now
-	render := func(at time.Time) *store.Checkpoint {
-		fresh := *c
-		if !until.IsZero() {
-			fresh.Wait = max(time.Microsecond, until.Sub(at))
-		}
-		if !failingSince.IsZero() {
-			fresh.FailingFor = at.Sub(failingSince)
-		}
-		return &fresh
-	}
+	render := func(at time.Time) *store.Checkpoint { return laterBy(c, at.Sub(now)) }
 	last := c.Release || c.Park
 	r.a.checkpoints.submit(r.lease, render, func(s saved) {
-		r.saved(s, total, last)
+		r.saved(s, total, snapshot.Mark, last)
 		if done != nil {
 			done(s)
 		}
@@ -222,7 +209,7 @@ func (r *run) saveLocked(change func(*store.Checkpoint), done func(saved)) {
 
 // saved takes in what a checkpoint found. After the last one the row is no
 // longer this run's business.
-func (r *run) saved(s saved, total int64, last bool) {
+func (r *run) saved(s saved, total, mark int64, last bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	defer r.wake()
@@ -233,6 +220,7 @@ func (r *run) saved(s saved, total int64, last bool) {
 		r.fenced = true
 	default:
 		r.unsaved.committed(total)
+		r.plan.Committed(mark)
 		if last {
 			return
 		}

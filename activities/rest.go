@@ -75,7 +75,7 @@ func (r *run) beat() {
 // moment later. True: go on under the new configuration.
 func (r *run) reconsider() bool {
 	r.mu.Lock()
-	due := !r.fenced && r.broken == nil && r.pos.owes()
+	due := !r.fenced && r.broken == nil && r.plan.Owes()
 	r.mu.Unlock()
 	if !due {
 		return false
@@ -90,8 +90,8 @@ func (r *run) reconsider() bool {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.pos.forgive()
-	return !r.draining && !r.pos.stopped()
+	r.plan.Forgive()
+	return !r.draining && !r.plan.Stopped()
 }
 
 // final submits a last checkpoint and waits until it is written. While
@@ -131,7 +131,10 @@ func (r *run) final(change func(*store.Checkpoint)) (saved, bool) {
 // release writes the last position and gives the lease back. If it was not
 // ours any more the row knows better: whoever looks at it next will see.
 func (r *run) release(end ending) ending {
-	s, written := r.final(func(c *store.Checkpoint) { c.Release, c.InFlight = true, 0 })
+	s, written := r.final(func(c *store.Checkpoint) {
+		c.Release, c.InFlight = true, 0
+		c.ReplayFinished = end == endReplayed
+	})
 	switch {
 	case !written:
 		return endDrained
@@ -145,7 +148,16 @@ func (r *run) release(end ending) ending {
 // before the parking did is found by the look at the database that follows it,
 // and what commits later is seen by a waker, to whom the parking is announced.
 func (r *run) park() ending {
-	s, written := r.final(func(c *store.Checkpoint) { c.Park, c.InFlight = true, 0 })
+	r.mu.Lock()
+	now := time.Now()
+	due, isDue := r.plan.Due(now)
+	r.mu.Unlock()
+	s, written := r.final(func(c *store.Checkpoint) {
+		c.Park, c.InFlight = true, 0
+		if isDue {
+			c.WakeAfter = max(time.Microsecond, due.Sub(now))
+		}
+	})
 	switch {
 	case !written:
 		return endDrained

@@ -255,7 +255,10 @@ func (b *bundle) follow(ctx context.Context, id string) {
 		case err != nil:
 			pause = 20 * time.Millisecond
 		case result.Outcome == contract.OutcomeParked:
-			pause, due = time.Hour, func() bool { return b.wakeDue(ctx, id) }
+			if pause == 0 {
+				pause = time.Hour
+			}
+			due = func() bool { return b.wakeDue(ctx, id) }
 		case result.Outcome == contract.OutcomeHalted, result.Outcome == contract.OutcomePaused:
 			pause, due = time.Hour, func() bool {
 				row, err := b.store.Run(ctx, id)
