@@ -37,7 +37,7 @@ func (p *explained) judge() Delivery {
 	case d.DeadLetter != nil:
 		d.State, d.Reason = DeliveryDead, d.DeadLetter.sentence()
 	case p.event.Removed:
-		d.State, d.Reason = DeliveryRemoved, "the feed keeps it no longer, and no delivery of it is on record"
+		d.State, d.Reason = DeliveryRemoved, "the feed keeps it no longer: it was removed, or left out by compaction; no delivery of it is on record"
 	case d.FilteredBy != "":
 		d.State, d.Reason = DeliveryFiltered, "the subscriber's filter does not let it pass: "+d.FilteredBy
 	case !p.run.dealtWith(p.event.Sequence):

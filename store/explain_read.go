@@ -72,7 +72,9 @@ func (e *ExplainedEvent) known() bool { return e.Removed || e.Key != event.Key{}
 // key. Errors: ErrFeedNotFound.
 func (x *explanation) events(ctx context.Context, feedID int64, sequences []int64) ([]ExplainedEvent, error) {
 	rows, err := x.tx.Query(ctx, `
-		SELECT n.sequence, n.sequence BETWEEN 1 AND f.floor_sequence, coalesce(e.resource_name, ''), coalesce(e.resource_key, ''),
+		SELECT n.sequence,
+			n.sequence BETWEEN 1 AND f.floor_sequence OR e.sequence IS NULL AND n.sequence BETWEEN 1 AND f.compacted_through,
+			coalesce(e.resource_name, ''), coalesce(e.resource_key, ''),
 			coalesce(e.event_type, ''), coalesce(e.recorded_at, 'epoch'), coalesce(e.erased_at IS NOT NULL, false)
 		FROM feeds f CROSS JOIN unnest($2::bigint[]) WITH ORDINALITY AS n (sequence, place)
 		LEFT JOIN LATERAL (

@@ -200,6 +200,10 @@ func TestExplain(t *testing.T) {
 			b.exec(`UPDATE feeds SET floor_sequence = 7`)
 		}, 5, store.DeliveryHeld, "", nil},
 		"removed": {func(b *explainBundle) { b.exec(`UPDATE feeds SET floor_sequence = 7`) }, 5, store.DeliveryRemoved, "keeps it no longer", nil},
+		"compacted in the log": {func(b *explainBundle) {
+			b.exec(`DELETE FROM events WHERE sequence = 5`)
+			b.exec(`UPDATE feeds SET compacted_through = 9`)
+		}, 5, store.DeliveryRemoved, "compaction", nil},
 		"delivered, then removed": {func(b *explainBundle) {
 			b.sent(store.Attempt{FirstSequence: 5, Status: ok})
 			b.exec(`UPDATE feeds SET floor_sequence = 7`)
@@ -362,11 +366,14 @@ func TestExplainEvent(t *testing.T) {
 	if want := []string{"acme settled", "beta delivered", "zeta waiting"}; !slices.Equal(ids, want) {
 		t.Errorf("got %v", ids)
 	}
+	b.exec(`DELETE FROM events WHERE sequence = 13`)
+	b.exec(`UPDATE feeds SET compacted_through = 12 WHERE name = 'default'`)
 	for what, c := range map[string]struct {
 		feed, sequence int64
 		subscriber     string
 		want           error
 	}{
+		"a gap in the log":             {b.feed, 13, "", store.ErrEventNotFound},
 		"above the head":               {b.feed, 21, "", store.ErrEventNotFound},
 		"of another feed's subscriber": {b.feed, 5, "elsewhere", store.ErrNotFound},
 		"of a tombstone":               {b.feed, 5, "gone", store.ErrNotFound},
