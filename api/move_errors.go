@@ -24,6 +24,8 @@ func moveProblem(err error) *Problem {
 		p := invalidAt("/to/sequence", fmt.Sprintf("is above the head of the feed, which is %d", above.Head))
 		p.Head = &above.Head
 		return p
+	case errors.Is(err, store.ErrSeekFuture):
+		return invalidAt("/to/time", `must not be in the future: "now" is the first event published from now on`)
 	case errors.As(err, &below):
 		return belowFloor("/to", below.FirstSequence)
 	case errors.As(err, &notHalted):

@@ -64,7 +64,7 @@ func TestSeek_badInput(t *testing.T) {
 	for body, place := range map[string]string{
 		`{}`: "/to", `{"to":null}`: "/to", `{"to":"end"}`: "/to", `{"to":7}`: "/to", `{"to":{}}`: "/to", `{"to":["now"]}`: "/to",
 		`{"to":{"sequence":7,"time":"2026-01-01T00:00:00Z"}}`: "/to", `{"to":{"sequence":null}}`: "/to", `{"to":{"sequence":-1}}`: "/to/sequence",
-		`{"to":{"sequence":"7"}}`: "/to/sequence", `{"to":{"time":"yesterday"}}`: "/to/time", `{"to":{"Sequence":7}}`: "/to/Sequence",
+		`{"to":{"sequence":"7"}}`: "/to/sequence", `{"to":{"time":"yesterday"}}`: "/to/time", `{"to":{"time":"2999-01-01T00:00:00Z"}}`: "/to/time", `{"to":{"Sequence":7}}`: "/to/Sequence",
 		`{"to":"now","wait":true}`: "/wait", `[]`: "",
 	} {
 		b.call("POST", "/v1/subscribers/acme/seek", body).refused(422, "invalid", place)

@@ -92,8 +92,8 @@ type ControlResult struct {
 // or whoever takes the lease next. One that moves the position, or what is set
 // aside, the holder leaves to whoever takes the lease next.
 //
-// Errors: ErrNotFound, ErrUntilPast, *SeekAboveHeadError, *SeekBelowFloorError,
-// *NotHaltedAtError, *KeyNotHeldError, *NotFirstHeldError.
+// Errors: ErrNotFound, ErrUntilPast, ErrSeekFuture, *SeekAboveHeadError,
+// *SeekBelowFloorError, *NotHaltedAtError, *KeyNotHeldError, *NotFirstHeldError.
 func (s *Store) Control(ctx context.Context, r ControlRequest) (ControlResult, error) {
 	result, err := s.control(ctx, r)
 	if err != nil {

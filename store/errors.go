@@ -65,6 +65,9 @@ func (e *SeekAboveHeadError) Error() string {
 	return fmt.Sprintf("the sequence is above the head of the feed: %d > %d", e.Sequence, e.Head)
 }
 
+// ErrSeekFuture refuses a seek to a time that is yet to come.
+var ErrSeekFuture = errors.New("the time lies in the future")
+
 // SeekBelowFloorError refuses a seek to before the first event that is kept.
 type SeekBelowFloorError struct {
 	// Sequence is what was asked for, FirstSequence the first that is kept.

@@ -30,7 +30,14 @@ func (s *Store) seekTarget(ctx context.Context, r ControlRequest) (seekTarget, e
 	case r.Seek.Sequence != nil:
 		t.to = *r.Seek.Sequence
 	case r.Seek.Time != nil:
-		var removed bool
+		// Where the first event recorded then will be is not known yet.
+		var future, removed bool
+		if err := s.pool.QueryRow(ctx, `SELECT $1::timestamptz > clock_timestamp()`, *r.Seek.Time).Scan(&future); err != nil {
+			return seekTarget{}, fmt.Errorf("compare with the clock: %w", err)
+		}
+		if future {
+			return seekTarget{}, ErrSeekFuture
+		}
 		if t.to, removed, err = s.recordedBefore(ctx, src, *r.Seek.Time, false); err == nil && removed {
 			// What else was recorded since then is not known any more.
 			err = &SeekBelowFloorError{FirstSequence: src.floor + 1}
