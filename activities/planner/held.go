@@ -119,7 +119,7 @@ func (p *Plan) enqueue(h *heldKey, e *event.Event) {
 	p.aside.hold(store.HeldEvent{Sequence: e.Sequence, Key: h.key, Replay: p.cfg.Replay})
 	h.count++
 	p.heldEvents++
-	if at < len(h.queue) || h.complete && len(h.queue) < heldAhead {
+	if at < len(h.queue) || h.complete && len(h.queue) < p.heldAhead {
 		h.queue = slices.Insert(h.queue, at, item)
 		return
 	}

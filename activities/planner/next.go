@@ -128,7 +128,7 @@ func (p *Plan) seek() *Request {
 		if e.event == nil {
 			continue
 		}
-		if past++; past > trialWindow {
+		if past++; past > p.trialWindow {
 			return nil
 		}
 		if !e.taken && !slices.Contains(failing, e.event.Key()) {
@@ -175,6 +175,7 @@ func (p *Plan) start(r *Request) {
 		p.take(e)
 		r.Compacted += e.older
 	}
+	p.window.top = max(p.window.top, last.sequence)
 	r.sentLast, r.sentTimes = first.sentLast, first.sentTimes
 	r.Attempt = first.starting(last.sequence)
 	r.Contiguous = last.rank-first.rank == int64(len(r.entries)-1)

@@ -1,6 +1,7 @@
 package planner
 
 import (
+	"math"
 	"time"
 
 	"postroad/event"
@@ -10,9 +11,9 @@ import (
 func (p *Plan) Room() int { return max(0, p.windowMax()-p.window.live-p.Unsaved()) }
 
 func (p *Plan) windowMax() int {
-	most := max(windowMin, 2*p.lanes*p.batch())
+	most := max(p.windowMin, 2*p.lanes*p.batch())
 	if p.looking() {
-		most = max(most, trialWindow)
+		most = max(most, p.trialWindow)
 	}
 	return most
 }
@@ -90,26 +91,22 @@ func (p *Plan) resume(e *entry) {
 	if first, last, times := p.sent[0], p.sent[1], p.sent[2]; e.sequence == first {
 		e.sentLast, e.sentTimes = last, int(times)
 	}
-	attempts := -1
-	if !p.begun {
-		attempts, p.begun = p.firstAttempts, true
-		if len(p.failing) == 0 && attempts > 0 {
-			p.failing = []*failing{{sequence: e.sequence}} // an older binary's row
-		}
+	first := !p.begun
+	p.begun = true
+	if first && p.olderRow && p.firstAttempts > 0 {
+		// An older binary's row.
+		p.failing = []*failing{{sequence: e.sequence, attempts: p.firstAttempts, text: p.lastError}}
 	}
 	f := p.failingAt(e.sequence)
-	if f == nil {
+	switch {
+	case f == nil:
 		if !p.keyed {
-			p.failing = nil // one lane: only its first event can fail
+			p.notOffered(math.MaxInt64) // one lane: only its first event can fail
 		}
 		return
-	}
-	if attempts == 0 {
+	case first && p.firstAttempts == 0:
 		p.drop(f) // a resume forgave it
 		return
-	}
-	if attempts > 0 {
-		f.attempts = attempts
 	}
 	f.entry, e.fail = e, f
 	if e.sentLast != e.sequence {

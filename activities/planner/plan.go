@@ -191,7 +191,11 @@ type Plan struct {
 	// What an earlier run knew of its first event.
 	begun         bool // the first event was offered
 	firstAttempts int
+	olderRow      bool     // it did not say which events fail
 	sent          [3]int64 // range_first, range_last, range_attempt
+
+	// windowMin, trialWindow and heldAhead, for tests.
+	windowMin, trialWindow, heldAhead int
 
 	held       map[event.Key]*heldKey
 	heldEvents int
@@ -230,13 +234,16 @@ func New(cfg Config, state State, now time.Time) *Plan {
 			scanned: state.Cursor, behind: state.Cursor, top: state.Cursor, matched: state.Previous,
 			ranges: slices.Clone(state.Settled),
 		},
-		firstAttempts: state.EventAttempt, sent: [3]int64{state.RangeFirst, state.RangeLast, int64(state.RangeAttempt)},
+		firstAttempts: state.EventAttempt, olderRow: len(state.Stream.Failing) == 0, sent: [3]int64{state.RangeFirst, state.RangeLast, int64(state.RangeAttempt)},
 		failures: state.Failures, asked: state.Asked, probe: state.Probe, batchLimit: state.BatchLimit,
 		lastError: state.LastError, heldEvents: state.HeldEvents, dead: state.Dead,
+		windowMin: windowMin, trialWindow: trialWindow, heldAhead: heldAhead,
 	}
 	p.auto = newAuto(cfg, state)
 	p.lanes = p.auto.lanes
-	p.window.pass(state.Cursor + 1)
+	if p.window.pass(state.Cursor + 1); p.window.scanned > state.Cursor {
+		p.firstAttempts = 0 // what it was charged to is dealt with
+	}
 	if state.Failing {
 		p.failingSince = now.Add(-state.FailingFor)
 	}

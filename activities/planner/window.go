@@ -46,7 +46,7 @@ type window struct {
 	matched int64   // the last that matched, up to scanned
 	behind  int64   // up to where everything behind the last entry is dealt with
 	rank    int64   // of the last entry
-	top     int64   // the last event that is dealt with
+	top     int64   // the last event that is dealt with, or was sent
 	ranges  []int64 // what was dealt with before this plan, above scanned
 }
 
@@ -117,7 +117,8 @@ func (w *window) first() *entry {
 }
 
 // position is the stream's, but for what fails. Ranges are told only as far as
-// something above the first event that is not dealt with is.
+// something above the first event that is not dealt with is, or was sent: what was
+// left out before that must not come after it.
 func (w *window) position() Stream {
 	first := w.first()
 	if first == nil {
