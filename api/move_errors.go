@@ -74,7 +74,7 @@ func (r *replayInput) refused(err error) error {
 	case store.ReplayReversed:
 		p = invalidAt(to, fmt.Sprintf("is before the beginning: the replay would go from %d to %d", refused.From, refused.To))
 	case store.ReplayBelowFloor:
-		p = belowFloor(from, refused.FirstSequence)
+		p = belowFloor(r.belowFloorAt(refused.FirstSequence), refused.FirstSequence)
 	case store.ReplayTooManyOpen:
 		p = &Problem{Code: CodeTooManyReplays, Detail: fmt.Sprintf("The subscriber has %d replays that are not finished: cancel one, or wait.", store.ReplaysOpenMax)}
 	case store.ReplayEmpty:
@@ -84,6 +84,19 @@ func (r *replayInput) refused(err error) error {
 	}
 	p.cause = err
 	return p
+}
+
+// belowFloorAt is the bound that is before the first event kept.
+func (r *replayInput) belowFloorAt(first int64) string {
+	switch {
+	case r.FromSequence != nil && *r.FromSequence < first:
+		return "/fromSequence"
+	case r.ToSequence != nil && *r.ToSequence < first:
+		return "/toSequence"
+	case r.FromTime != "":
+		return "/fromTime"
+	}
+	return "/toTime"
 }
 
 func (r *replayInput) emptyDetail(refused *store.ReplayRefusedError) string {

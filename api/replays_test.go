@@ -199,9 +199,13 @@ func TestReplays_badInput(t *testing.T) {
 	if p.Head == nil || *p.Head != 10 {
 		t.Errorf("the head is not named: %+v", p)
 	}
-	p = b.call("POST", replays, `{"fromSequence":3}`).refused(410, "below-floor", "/fromSequence")
-	if p.FirstSequence != 4 {
-		t.Errorf("the first sequence is not named: %+v", p)
+	for body, place := range map[string]string{
+		`{"fromSequence":3}`: "/fromSequence", `{"toSequence":3}`: "/toSequence", `{"fromTime":"2001-01-01T00:00:00Z"}`: "/fromTime",
+		`{"toTime":"2001-01-01T00:00:00Z"}`: "/toTime", `{"fromSequence":5,"toTime":"2001-01-01T00:00:00Z"}`: "/toTime",
+	} {
+		if p := b.call("POST", replays, body).refused(410, "below-floor", place); p.FirstSequence != 4 {
+			t.Errorf("the first sequence is not named: %+v", p)
+		}
 	}
 	for _, body := range []string{`{"resourceNames":["Media"]}`, `{"keys":[` + record("77") + `]}`} {
 		b.call("POST", replays, body).refused(422, "replay-empty", "")
