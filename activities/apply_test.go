@@ -34,7 +34,7 @@ func TestApplySeek(t *testing.T) {
 		{"to the head", contract.ApplyInput{Sequence: new(int64(20))}, 20},
 		{"to the beginning", contract.ApplyInput{To: contract.SeekBeginning}, 3},
 		{"to now", contract.ApplyInput{To: contract.SeekNow}, 20},
-		{"to a time after all", contract.ApplyInput{Time: time.Now().Add(time.Hour).Format(time.RFC3339)}, 20},
+		{"to a time after all", contract.ApplyInput{Time: time.Now().Format(time.RFC3339Nano)}, 20},
 	} {
 		c.in.RequestID, c.in.Kind = c.name, contract.ControlSeek
 		first := b.applyTo(c.in)
@@ -68,6 +68,7 @@ func TestApplySeekRefused(t *testing.T) {
 		"no place":            {contract.ApplyInput{To: "end"}, "beginning or now"},
 		"above the head":      {contract.ApplyInput{Sequence: new(int64(21))}, "above the head"},
 		"below the floor":     {contract.ApplyInput{Sequence: new(int64(2))}, "no longer kept"},
+		"a time to come":      {contract.ApplyInput{Time: time.Now().Add(time.Hour).Format(time.RFC3339)}, "future"},
 		"a time below it":     {contract.ApplyInput{Time: "2000-01-01T00:00:00Z"}, "no longer kept"},
 	} {
 		c.in.RequestID, c.in.Kind = name, contract.ControlSeek

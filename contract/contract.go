@@ -94,7 +94,7 @@ type SeekSignal struct {
 	// Sequence: the next event sent is the first one above it; 0 or more.
 	Sequence *int64 `json:"sequence,omitempty"`
 	// Time is an RFC 3339 time: the next event sent is the first one recorded
-	// at it or later.
+	// at it or later. It is not in the future.
 	Time string `json:"time,omitempty"`
 	// To is SeekBeginning or SeekNow.
 	To string `json:"to,omitempty"`
