@@ -17,7 +17,7 @@ const lowWater = `least(r.cursor,
 	(SELECT min(d.sequence) - 1 FROM dead_letters d WHERE d.subscriber = r.id),
 	(SELECT min(p.cursor) FROM replays p WHERE p.subscriber = r.id AND p.state IN ('queued', 'running', 'paused')),
 	CASE WHEN r.moves > 0 THEN (SELECT min((c.args ->> 'to')::bigint) FROM controls c
-		WHERE c.subscriber = r.id AND c.kind = 'seek' AND c.applied_at IS NULL) END)`
+		WHERE c.subscriber = r.id AND c.kind = 'seek' AND c.result IS NULL) END)`
 
 // lowWaterOf is the lowest low-water mark of a feed's subscribers; one that is
 // paused, halted or disabled counts; math.MaxInt64 where there is none. The caller
@@ -36,6 +36,7 @@ func lowWaterOf(ctx context.Context, tx pgx.Tx, feed int64) (int64, error) {
 
 // loseAside removes what subscribers have set aside up to a floor to come. Events
 // that wait behind a held key are lost by it; dead letters were given up before.
+// Open replays go on above the floor.
 func loseAside(ctx context.Context, tx pgx.Tx, target int64, affected []*loss) error {
 	byID := make(map[string]*loss, len(affected))
 	ids := make([]string, len(affected))
@@ -65,6 +66,16 @@ func loseAside(ctx context.Context, tx pgx.Tx, target int64, affected []*loss) e
 				AND h.resource_name = k.resource_name AND h.resource_key = k.resource_key)`, ids)
 	if err != nil {
 		return fmt.Errorf("release keys that nothing waits for: %w", err)
+	}
+	_, err = tx.Exec(ctx, `
+		UPDATE replays SET cursor = $2, event_attempt = 0,
+			failing = nullif(jsonb_path_query_array(failing, '$[*] ? (@.sequence > $floor)', jsonb_build_object('floor', $2::bigint)), '[]'),
+			settled = ARRAY(SELECT bound FROM generate_series(1, cardinality(settled) / 2) n,
+				LATERAL (VALUES (0, greatest(settled[2 * n - 1], $2 + 1)), (1, settled[2 * n])) AS r (place, bound)
+				WHERE settled[2 * n] > $2 ORDER BY n, place)
+		WHERE subscriber = ANY ($1) AND state IN ('queued', 'running', 'paused') AND cursor < $2`, ids, target)
+	if err != nil {
+		return fmt.Errorf("raise replays: %w", err)
 	}
 	return nil
 }
