@@ -114,8 +114,8 @@ var leaseMutants = []Mutant{
 		Test: "activities.TestWaitWritten",
 	},
 	{
-		Rule: "The wait is committed before the return", File: "activities/gate.go",
-		Old: "\t\t\tfresh.Wait = max(time.Microsecond, until.Sub(at))\n", New: "",
+		Rule: "The wait is committed before the return", File: "activities/convert.go",
+		Old: "\t\tlater.Wait = shorten(c.Wait)\n", New: "",
 		Test: "activities.TestPostgresKilledBehindRetryAfter",
 	},
 

@@ -28,7 +28,7 @@ var retentionMutants = []Mutant{
 		Test: "eventlog.TestRetainNotesLosses",
 	},
 	{
-		Rule: "A run goes on above a floor", File: "activities/run.go",
+		Rule: "A run goes on above a floor", File: "activities/reading.go",
 		Old: "\t\t\t\tr.fall()\n", New: "",
 		Test: "activities.TestDeliverWhileTheFloorRises",
 	},
@@ -39,7 +39,7 @@ var retentionMutants = []Mutant{
 	},
 	{
 		Rule: "What was erased is not sent", File: "activities/run.go",
-		Old: "case r.closed, r.fallen, r.follower.Erased():", New: "case r.closed, r.fallen:",
+		Old: "case r.closed, r.fallen, r.erased():", New: "case r.closed, r.fallen:",
 		Test: "activities.TestDeliverErased",
 	},
 	{

@@ -19,7 +19,8 @@ var runMutants = []Mutant{
 	},
 	{
 		Rule: "Gate a: no control, no drain", File: "activities/run.go",
-		Old: "\t\t\tif !r.gate(len(batch)) {\n\t\t\t\treturn\n\t\t\t}\n", New: "",
+		Old:  "\t\tcase !r.gate(len(next.Events)):\n\t\t\tr.giveBack(next)\n",
+		New:  "\t\tcase next.resent:\n\t\t\tr.underWay++\n\t\t\tr.send(next)\n\t\tcase !r.gate(len(next.Events)):\n\t\t\tr.giveBack(next)\n",
 		Test: "activities.TestGateResend/a control",
 	},
 	{
@@ -91,17 +92,17 @@ var runMutants = []Mutant{
 	},
 
 	{
-		Rule: "Gate d: no wait", File: "activities/position.go",
+		Rule: "Gate d: no wait", File: "activities/planner/answer.go",
 		Old: "return p.wait != nil || p.disabled || p.halted != \"\" }", New: "return p.disabled || p.halted != \"\" }",
 		Test: "activities.TestWaitWritten",
 	},
 	{
-		Rule: "Gate d: no wait", File: "activities/position.go",
+		Rule: "Gate d: no wait", File: "activities/planner/answer.go",
 		Old: "return p.wait != nil || p.disabled || p.halted != \"\" }", New: "return p.wait != nil || p.halted != \"\" }",
 		Test: "activities.TestGone",
 	},
 	{
-		Rule: "Gate d: no wait", File: "activities/position.go",
+		Rule: "Gate d: no wait", File: "activities/planner/answer.go",
 		Old: "return p.wait != nil || p.disabled || p.halted != \"\" }", New: "return p.wait != nil || p.disabled }",
 		Test: "activities.TestPoisonedEvent",
 	},
@@ -129,7 +130,7 @@ var runMutants = []Mutant{
 		Test: "activities.TestBudget/pressed later",
 	},
 	{
-		Rule: "Slots make room", File: "activities/run.go",
+		Rule: "Slots make room", File: "activities/reading.go",
 		Old: "\tif r.a.pressed() {\n\t\tlinger = 0\n\t}\n", New: "",
 		Test: "activities.TestBudget/pressed while lingering",
 	},
@@ -145,7 +146,7 @@ var runMutants = []Mutant{
 	},
 
 	{
-		Rule: "Look before parking", File: "activities/run.go",
+		Rule: "Look before parking", File: "activities/reading.go",
 		Old: "if left <= 0 && !looking &&", New: "if left <= 0 && (looking || !looking) &&",
 		Test: "activities.TestNoMatch",
 	},
