@@ -108,7 +108,12 @@ func TestReplayCheckpoint(t *testing.T) {
 	}
 	t.Run("the run's stays", func(t *testing.T) {
 		b, c := begin(t, "queued")
+		b.create("other", event.Start{Where: "beginning"})
+		b.exec(`INSERT INTO replays SELECT 'other', id, state, selection, after_sequence, through_sequence, total, done, source, created_at, NULL, NULL, cursor FROM replays`)
 		b.write(c)
+		if other, err := b.Replay(t.Context(), "other", 1); err != nil || other.Cursor != 100 {
+			t.Errorf("another's replay: %+v, %v", other, err)
+		}
 		r := b.readReplay(1)
 		if r.State != store.ReplayRunning || r.StartedAt == nil || r.FinishedAt != nil || r.Done != 12 || r.Cursor != 110 ||
 			!cmp.Equal(r.Settled, []int64{112, 115}) || r.PreviousSequence != 109 || r.EventAttempt != 3 ||
