@@ -153,6 +153,9 @@ func (p *Plan) looking() bool {
 // rest sets the subscriber's wait where nothing can be started until a failing
 // event is due: all lanes are kept, or the window holds nothing else.
 func (p *Plan) rest(now time.Time) {
+	if p.crowded > 0 && p.requests == 0 && !p.Stopped() {
+		p.full(now)
+	}
 	if len(p.failing) == 0 || p.requests > 0 || p.Stopped() {
 		return
 	}

@@ -96,16 +96,41 @@ func (p *Plan) haltFull(sequence int64) {
 		sequence, p.cfg.HeldEventsMax))
 }
 
-// holdMore has an event wait behind its key. false: there are too many, and the
-// subscriber is halted.
-func (p *Plan) holdMore(h *heldKey, e *event.Event) bool {
-	if p.heldEvents >= p.cfg.HeldEventsMax {
-		p.haltFull(e.Sequence)
-		return false
+// admit has events that were too many wait behind their keys, as far as there is
+// room for them now, and gives back those whose key is held no longer.
+func (p *Plan) admit() {
+	for _, e := range slices.Clone(p.window.list[p.window.head:]) {
+		if p.crowded == 0 {
+			return
+		}
+		if e == nil || e.event == nil || !e.crowded {
+			continue
+		}
+		h := p.heldOf(e.event)
+		if h != nil && p.heldEvents >= p.cfg.HeldEventsMax {
+			continue
+		}
+		e.crowded = false
+		p.crowded--
+		if h != nil {
+			p.enqueue(h, e.event)
+			p.deal(e)
+		}
 	}
-	p.enqueue(h, e)
-	p.dealt++
-	return true
+}
+
+// full halts a plan that has nothing left to do but to have more events wait
+// behind held keys than may.
+func (p *Plan) full(now time.Time) {
+	if h := p.heldDue(); h != nil && !h.due.After(now) || p.choose(now) != nil {
+		return
+	}
+	for _, e := range p.window.list[p.window.head:] {
+		if e.event != nil && e.crowded {
+			p.haltFull(e.sequence)
+			return
+		}
+	}
 }
 
 // enqueue has an event wait behind its key, in order: a replay may bring one
@@ -212,6 +237,7 @@ func (p *Plan) OfferHeld(key event.Key, events []*event.Event, replays []int64, 
 	}
 	p.pruneRecent(h)
 	p.releaseEmpty(h)
+	p.admit()
 }
 
 // pruneRecent lets go of what the row store tells of from now on.
@@ -240,6 +266,7 @@ func (p *Plan) unhold(h *heldKey, sequence int64) {
 	}
 	h.attempts, h.due, h.status, h.text = 0, time.Time{}, 0, ""
 	p.releaseEmpty(h)
+	p.admit()
 }
 
 // releaseEmpty ends a key behind which nothing waits.

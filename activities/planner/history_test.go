@@ -3,11 +3,11 @@ package planner
 import (
 	"flag"
 	"fmt"
+	"maps"
+	"math/rand/v2"
 	"slices"
 	"testing"
 	"time"
-
-	"pgregory.net/rapid"
 
 	"postroad/delivery"
 	"postroad/event"
@@ -15,36 +15,43 @@ import (
 )
 
 // histories is how many random histories the model test goes through.
-const histories = 10_000
+const histories = 20_000
+
+// oneHistory goes through the one with that number again, and tells of each step.
+var oneHistory = flag.Uint64("history", 0, "go through this random history only, and tell of it")
 
 // TestPlanAgainstModel goes through random histories: events of few keys, any
 // lanes and batch sizes, a consumer that refuses, fails, asks to wait and hangs,
 // checkpoints that are written late or never, crashes and resumes. A plain model
 // says what becomes of each event.
 func TestPlanAgainstModel(t *testing.T) {
-	was := flag.Lookup("rapid.checks").Value.String()
-	if err := flag.Set("rapid.checks", fmt.Sprint(histories)); err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = flag.Set("rapid.checks", was) }()
+	t.Parallel()
 	totals := map[string]int{}
-	rapid.Check(t, func(t *rapid.T) {
-		w := newWorld(t, totals)
-		w.run()
-		w.drain()
-		totals["histories"]++
-	})
+	if *oneHistory != 0 {
+		newWorld(t, *oneHistory, totals, t.Logf).live()
+		return
+	}
+	base := rand.Uint64() / histories * histories
+	for n := range uint64(histories) {
+		newWorld(t, base+n, totals, nil).live()
+	}
 	t.Log(totals)
-	for _, thing := range []string{"histories", "crash", "late", "trial", "held", "held delivered", "dead", "halted", "grouped", "through", "compacted", "wait", "read", "repeated"} {
-		if totals[thing] == 0 {
-			t.Errorf("no history had: %s", thing)
+	for _, thing := range []string{
+		"crash", "late", "trial", "held", "held delivered", "dead", "halted", "bisected", "accepted through", "compacted", "wait",
+		"held read", "repeated", "proven", "reconfigured", "window full", "probe", "retry", "crowded",
+	} {
+		if totals[thing] < histories/200 {
+			t.Errorf("too few histories had this: %s, %d times", thing, totals[thing])
 		}
 	}
 }
 
 // world is a subscriber: the log, the row, a consumer, and one run after another.
 type world struct {
-	t      *rapid.T
+	t      *testing.T
+	seed   uint64
+	rand   *rand.Rand
+	trace  func(string, ...any) // nil: nobody wants to know
 	totals map[string]int
 	now    time.Time
 	log    []*event.Event // all that match; other sequences do not
@@ -63,10 +70,9 @@ type world struct {
 	pending  []submitted
 	reading  *heldRead
 	poisoned map[event.Key]bool
-	early    bool // a new run with fewer lanes may retry one event sooner
-	lanesWas int
 	ever     map[int64]bool // accepted in any run
 	well     bool
+	steps    int
 }
 
 type submitted struct {
@@ -80,40 +86,65 @@ type heldRead struct {
 	complete bool
 }
 
-func (w *world) draw(low, high int, what string) int {
-	return rapid.IntRange(low, high).Draw(w.t, what)
-}
+func (w *world) draw(low, high int) int { return low + w.rand.IntN(high-low+1) }
 
 // chance is true once in n times.
-func (w *world) chance(n int, what string) bool { return w.draw(0, n-1, what) == n-1 }
+func (w *world) chance(n int) bool { return w.rand.IntN(n) == 0 }
 
-func newWorld(t *rapid.T, totals map[string]int) *world {
-	w := &world{
-		t: t, totals: totals, now: time.Unix(1_000_000, 0), poisoned: map[event.Key]bool{}, ever: map[int64]bool{},
-		db: database{held: map[int64]store.HeldEvent{}, keys: map[event.Key]store.HeldKey{}, written: map[event.Key]time.Time{}, dead: map[int64]store.DeadLetter{}},
-		m:  newModel(),
+func pick[T any](w *world, list ...T) T { return list[w.rand.IntN(len(list))] }
+
+func (w *world) tell(format string, values ...any) {
+	if w.trace != nil {
+		w.trace(format, values...)
 	}
-	keys := w.draw(1, 5, "keys")
-	for n := w.draw(1, 40, "events"); n > 0; n-- {
-		w.head += int64(w.draw(1, 3, "gap") / 2 * 1)
+}
+
+// fail ends the test; -history tells the way there.
+func (w *world) fail(format string, values ...any) {
+	w.t.Helper()
+	w.t.Fatalf("-history=%d: "+format, append([]any{w.seed}, values...)...)
+}
+
+// newWorld makes the world of that number. Later ones are larger.
+func newWorld(t *testing.T, seed uint64, totals map[string]int, trace func(string, ...any)) *world {
+	w := &world{
+		t: t, seed: seed, rand: rand.New(rand.NewPCG(seed, 0)), trace: trace, totals: totals, now: time.Unix(1_000_000, 0),
+		poisoned: map[event.Key]bool{}, ever: map[int64]bool{}, m: newModel(),
+		db: database{
+			held: map[int64]store.HeldEvent{}, keys: map[event.Key]store.HeldKey{}, written: map[event.Key]time.Time{},
+			dead: map[int64]store.DeadLetter{},
+		},
+	}
+	size := int(seed % histories * 40 / histories)
+	keys := w.draw(1, 6)
+	for n := w.draw(1, 4+size); n > 0; n-- {
+		w.head += int64(w.draw(1, 4) / 4)
 		w.head++
-		key := fmt.Sprint(w.draw(1, keys, "key"))
+		key := fmt.Sprint(min(w.draw(1, keys), w.draw(1, keys)))
 		w.log = append(w.log, &event.Event{Sequence: w.head, ResourceName: "Property", ResourceRecordKey: key})
 	}
 	w.head += 2
 	for k := 1; k <= keys; k++ {
-		if w.chance(3, "poisoned") {
+		if w.chance(3) {
 			w.poisoned[event.Key{ResourceName: "Property", ResourceRecordKey: fmt.Sprint(k)}] = true
 		}
 	}
+	w.steps = w.draw(10, 20+5*size)
 	w.m.retry = testRetry()
 	w.m.retry.GiveUpAfter = 1000 * event.Day
-	w.m.policy = rapid.SampledFrom([]string{event.OnExhaustedHalt, event.OnExhaustedHold, event.OnExhaustedHold, event.OnExhaustedSkip}).Draw(t, "onExhausted")
-	w.m.keysMax, w.m.most = w.draw(1, 4, "held keys"), w.draw(4, 40, "held events")
-	w.compact = w.chance(5, "compact")
+	w.m.retry.EventAttempts = w.draw(1, 3)
+	w.m.policy = pick(w, event.OnExhaustedHalt, event.OnExhaustedHold, event.OnExhaustedHold, event.OnExhaustedSkip)
+	w.m.keysMax, w.m.most = w.draw(1, 5), pick(w, w.draw(2, 8), 100)
+	w.compact = w.chance(6)
 	w.db.model = w.m.clone()
 	w.begin(false)
 	return w
+}
+
+func (w *world) live() {
+	w.run()
+	w.drain()
+	w.totals["histories"]++
 }
 
 // begin starts a run from what was written last.
@@ -122,21 +153,31 @@ func (w *world) begin(resume bool) {
 	if resume {
 		state.EventAttempt, state.Failures, state.Failing, state.Probe = 0, 0, false, true
 	}
-	if w.cfg.Lanes == 0 || w.chance(3, "reconfigured") {
-		w.cfg.Lanes = event.Count(rapid.SampledFrom([]int{1, 1, 2, 3, 8, int(event.Auto)}).Draw(w.t, "lanes"))
-		w.cfg.BatchSize = event.Count(rapid.SampledFrom([]int{1, 1, 2, 5, 16, int(event.Auto)}).Draw(w.t, "batch"))
+	if w.cfg.Lanes == 0 || w.chance(3) {
+		w.totals["reconfigured"]++
+		w.cfg.Lanes = event.Count(pick(w, 1, 1, 2, 3, 8, int(event.Auto)))
+		w.cfg.BatchSize = event.Count(pick(w, 1, 1, 2, 5, 16, int(event.Auto)))
 	}
 	w.cfg.Retry, w.cfg.OnExhausted = w.m.retry, w.m.policy
 	w.cfg.HeldKeysMax, w.cfg.HeldEventsMax = w.m.keysMax, w.m.most
 	w.cfg.Jitter = func() float64 { return 0 }
 	w.p = New(w.cfg, state, w.now)
-	w.t.Logf("begin: lanes %v batch %v, %+v", w.cfg.Lanes, w.cfg.BatchSize, state)
-	w.p.windowMin, w.p.trialWindow, w.p.heldAhead = w.draw(2, 12, "window"), w.draw(2, 20, "trial window"), w.draw(1, 4, "ahead")
+	w.tell("begin: lanes %v batch %v, %+v", w.cfg.Lanes, w.cfg.BatchSize, state)
+	w.p.windowMin, w.p.trialWindow, w.p.heldAhead = w.draw(2, 12), w.draw(2, 20), w.draw(1, 4)
 	w.from = state.Stream
-	w.early = state.Probe && len(state.Stream.Failing) >= w.p.lanes
+	early := state.Probe && len(state.Stream.Failing) >= w.p.lanes
 	w.m = w.db.model.clone()
 	w.m.oneLane = w.cfg.Lanes == 1
 	w.m.restart(w.p.lanes, &state)
+	if early {
+		var first *modelFail
+		for _, n := range slices.Sorted(maps.Keys(w.m.fails)) {
+			if f := w.m.fails[n]; first == nil || f.due.Before(first.due) {
+				first = f
+			}
+		}
+		first.due = w.now
+	}
 	w.flying, w.pending, w.reading, w.older = nil, nil, nil, map[int64]int{}
 	w.next, w.looked = 0, w.p.SkipTo(state.Cursor)
 	for w.next < len(w.log) && w.log[w.next].Sequence <= w.looked {
@@ -145,8 +186,8 @@ func (w *world) begin(resume bool) {
 }
 
 func (w *world) run() {
-	for n := w.draw(5, 120, "steps"); n > 0; n-- {
-		switch w.draw(0, 15, "action") {
+	for range w.steps {
+		switch w.draw(0, 15) {
 		case 0, 1, 2:
 			w.offer()
 		case 3, 4, 5, 6:
@@ -154,11 +195,11 @@ func (w *world) run() {
 		case 7, 8, 9, 10:
 			w.answer()
 		case 11:
-			w.now = w.now.Add(time.Duration(w.draw(1, 3000, "ms")) * time.Millisecond)
+			w.now = w.now.Add(time.Duration(w.draw(1, 3000)) * time.Millisecond)
 		case 12:
 			w.submit()
 		case 13:
-			w.write(w.draw(0, len(w.pending), "which") - 1)
+			w.write(w.draw(0, len(w.pending)) - 1)
 		case 14:
 			w.readHeld()
 		case 15:
@@ -170,10 +211,10 @@ func (w *world) run() {
 
 // rare is what happens now and then.
 func (w *world) rare() {
-	switch w.draw(0, 3, "rare") {
+	switch w.draw(0, 3) {
 	case 0:
 		w.totals["crash"]++
-		w.write(w.draw(0, len(w.pending), "which") - 1)
+		w.write(w.draw(0, len(w.pending)) - 1)
 		resume := w.db.snapshot.Halted != "" || w.db.snapshot.Disabled
 		w.untilRunnable()
 		w.begin(resume)
@@ -211,10 +252,13 @@ func (w *world) untilRunnable() {
 
 func (w *world) offer() {
 	room := w.p.Room()
+	if room == 0 {
+		w.totals["window full"]++
+	}
 	if w.next == len(w.log) || room == 0 {
 		return
 	}
-	n := w.draw(1, min(room, len(w.log)-w.next), "page")
+	n := w.draw(1, min(room, len(w.log)-w.next))
 	page := w.log[w.next : w.next+n]
 	w.next += n
 	var older []int
@@ -242,7 +286,7 @@ func (w *world) offer() {
 	if !w.compact {
 		older = nil
 	}
-	w.t.Logf("offer %v through %d", sequencesOf(events), through)
+	w.tell("offer %v through %d", sequencesOf(events), through)
 	w.p.Offer(events, older, through)
 	w.looked = through
 	for _, e := range events {
@@ -251,11 +295,11 @@ func (w *world) offer() {
 		}
 	}
 	for n := range w.m.fails {
-		if n <= through && !w.m.isOffered(n) {
-			delete(w.m.fails, n) // it was left out this time
+		if (n <= through || w.p.window.live >= w.p.windowMax()) && !w.m.isOffered(n) {
+			delete(w.m.fails, n) // it was left out this time, or is out of reach
 		}
 	}
-	if w.chance(3, "skip") {
+	if w.chance(3) {
 		w.looked = w.p.SkipTo(w.looked)
 		for w.next < len(w.log) && w.log[w.next].Sequence <= w.looked {
 			w.next++
@@ -277,13 +321,13 @@ func (w *world) send() {
 		w.wantNoneToSend()
 		return
 	}
-	w.t.Logf("send kind %d: %v, failing %d, groups %d", r.kind, sequencesOf(r.Events), len(w.p.failing), len(w.p.groups))
+	w.tell("send kind %d: %v, failing %d, groups %d", r.kind, sequencesOf(r.Events), len(w.p.failing), len(w.p.groups))
 	w.wantProper(r)
 	w.flying = append(w.flying, r)
 	if f := w.m.fails[r.Events[0].Sequence]; f != nil {
 		f.inFlight = true
 	}
-	if w.chance(15, "returned") {
+	if w.chance(15) {
 		w.flying = w.flying[:len(w.flying)-1]
 		if f := w.m.fails[r.Events[0].Sequence]; f != nil {
 			f.inFlight = false
@@ -296,7 +340,7 @@ func (w *world) answer() {
 	if len(w.flying) == 0 {
 		return
 	}
-	at := w.draw(0, len(w.flying)-1, "which")
+	at := w.draw(0, len(w.flying)-1)
 	r := w.flying[at]
 	w.flying = slices.Delete(w.flying, at, at+1)
 	a := w.consumer(r)
@@ -305,12 +349,19 @@ func (w *world) answer() {
 
 func (w *world) judge(r *Request, a *delivery.Answer) {
 	late, before := w.p.Stopped(), w.p.Wait()
-	w.t.Logf("answer to %v: %v %d through %d, late %v", sequencesOf(r.Events), a.Class, a.Status, a.AcceptedThrough, late)
+	w.tell("answer to %v: %v %d through %d, late %v", sequencesOf(r.Events), a.Class, a.Status, a.AcceptedThrough, late)
 	if late {
 		w.totals["late"]++
 	}
-	if r.kind == kindTrial {
+	if w.m.probe {
+		w.totals["probe"]++
+	}
+	switch r.kind {
+	case kindTrial:
 		w.totals["trial"]++
+	case kindRetry:
+		w.totals["retry"]++
+	default:
 	}
 	for _, e := range r.Events[:acceptedCount(r.Events, a)] {
 		if w.ever[e.Sequence] {
@@ -321,39 +372,40 @@ func (w *world) judge(r *Request, a *delivery.Answer) {
 			w.totals["held delivered"]++
 		}
 	}
-	held, dead := len(w.m.held), len(w.m.dead)
+	held, dead, proven := len(w.m.held), len(w.m.dead), w.proven()
 	w.m.answered(r, a, late, w.now)
 	w.totals["held"] += max(0, len(w.m.held)-held)
 	w.totals["dead"] += len(w.m.dead) - dead
-	if w.m.halted {
+	w.totals["proven"] += max(0, w.proven()-proven)
+	if w.m.halted && !late {
 		w.totals["halted"]++
 	}
 	w.p.Answered(r, a, w.now)
-	w.totals["grouped"] += len(w.p.groups)
+	w.totals["bisected"] += len(w.p.groups)
 	w.wantWait(a, late, before)
 }
 
 // consumer answers a request.
 func (w *world) consumer(r *Request) *delivery.Answer {
-	ok := &delivery.Answer{Class: delivery.ClassSuccess, Status: 200, Duration: time.Duration(w.draw(1, 50, "took")) * time.Millisecond}
+	ok := &delivery.Answer{Class: delivery.ClassSuccess, Status: 200, Duration: time.Duration(w.draw(1, 50)) * time.Millisecond}
 	if w.well {
 		return ok
 	}
 	a := ok
 	refused := slices.IndexFunc(r.Events, func(e *event.Event) bool { return w.poisoned[e.Key()] })
-	switch w.draw(0, 24, "mood") {
+	switch w.draw(0, 24) {
 	case 0, 1:
 		a = &delivery.Answer{Class: delivery.ClassRecord, Status: 500}
 	case 2:
 		a = &delivery.Answer{Class: delivery.ClassEndpoint, Status: 502}
 	case 3:
-		a = askedFor(time.Duration(w.draw(0, 5, "seconds")) * time.Second)
+		a = askedFor(time.Duration(w.draw(0, 5)) * time.Second)
 	case 4:
 		a = &delivery.Answer{Class: delivery.ClassEndpoint, Fault: delivery.Fault{Code: delivery.CodeTimeout, Text: "no answer"}}
 	case 5:
 		return &delivery.Answer{Class: delivery.ClassCanceled}
 	case 6:
-		if w.chance(4, "gone") {
+		if w.chance(4) {
 			return &delivery.Answer{Class: delivery.ClassGone, Status: 410}
 		}
 	default:
@@ -361,20 +413,20 @@ func (w *world) consumer(r *Request) *delivery.Answer {
 			return ok
 		}
 		a = &delivery.Answer{Class: delivery.ClassRecord, Status: 422}
-		if w.chance(5, "too large") {
+		if w.chance(5) {
 			a.Status = 413
 		}
-		if w.chance(3, "accepts some") && refused > 0 {
+		if w.chance(3) && refused > 0 {
 			a.AcceptedThrough = r.Events[refused-1].Sequence
-			w.totals["through"]++
+			w.totals["accepted through"]++
 		}
 		return a
 	}
-	if a.Class != delivery.ClassSuccess && w.chance(4, "accepts some") {
-		a.AcceptedThrough = r.Events[w.draw(0, len(r.Events)-1, "through")].Sequence
-		w.totals["through"]++
+	if a.Class != delivery.ClassSuccess && w.chance(4) {
+		a.AcceptedThrough = r.Events[w.draw(0, len(r.Events)-1)].Sequence
+		w.totals["accepted through"]++
 	}
-	if a.Class == delivery.ClassEndpoint && w.chance(4, "retry after") {
+	if a.Class == delivery.ClassEndpoint && w.chance(4) {
 		a.RetryAfter, a.RetryAfterValid = 30*time.Second, true
 	}
 	return a
@@ -397,7 +449,7 @@ func (w *world) write(at int) {
 }
 
 func (w *world) readHeld() {
-	if w.reading != nil && !w.chance(4, "not read") {
+	if w.reading != nil && !w.chance(4) {
 		var events []*event.Event
 		var replays []int64
 		for _, h := range w.reading.list {
@@ -409,8 +461,8 @@ func (w *world) readHeld() {
 		return
 	}
 	if key, ok := w.p.HeldWanted(w.now); ok {
-		w.totals["read"]++
-		list, complete := w.db.read(key, w.draw(1, 3, "limit"))
+		w.totals["held read"]++
+		list, complete := w.db.read(key, w.draw(1, 3))
 		w.reading = &heldRead{key, list, complete}
 	}
 }
@@ -421,4 +473,13 @@ func sequencesOf(events []*event.Event) []int64 {
 		list[i] = e.Sequence
 	}
 	return list
+}
+
+func (w *world) proven() (n int) {
+	for _, f := range w.m.fails {
+		if f.proven {
+			n++
+		}
+	}
+	return n
 }

@@ -101,11 +101,9 @@ func (m *model) offer(e *event.Event) {
 		}
 	}
 	if m.keys[e.Key()] != nil {
+		delete(m.fails, e.Sequence)
 		if len(m.held) < m.most {
 			m.held[e.Sequence] = e.Key()
-			delete(m.fails, e.Sequence)
-		} else {
-			m.halt(0)
 		}
 	}
 	m.offered = append(m.offered, e)
@@ -192,6 +190,21 @@ func (m *model) accept(e *event.Event) {
 	if len(m.queue(key)) == 0 {
 		delete(m.keys, key)
 	}
+	for _, e := range m.offered { // those that were too many
+		if m.keys[e.Key()] != nil && !m.dealt(e.Sequence) && len(m.held) < m.most {
+			m.held[e.Sequence] = e.Key()
+		}
+	}
+}
+
+// crowded is the first event that has to wait behind a held key and may not.
+func (m *model) crowded() int64 {
+	for _, e := range m.offered {
+		if m.keys[e.Key()] != nil && !m.dealt(e.Sequence) {
+			return e.Sequence
+		}
+	}
+	return 0
 }
 
 // count is what answers do to the counters of the endpoint.
@@ -240,8 +253,9 @@ func (m *model) refused(e *event.Event, retryAfter time.Duration, now time.Time)
 
 // restart is what a new run knows: what failed, as far as there are lanes for it.
 func (m *model) restart(lanes int, state *State) {
+	delete(m.fails, m.haltedEvent) // whoever resumes begins it anew
 	m.offered, m.halted, m.haltedEvent = nil, false, 0
-	m.failures, m.eventAttempt, m.probe = state.Failures, state.EventAttempt, state.Probe
+	m.failures, m.asked, m.eventAttempt, m.probe = state.Failures, state.Asked, state.EventAttempt, state.Probe
 	for i, sequence := range slices.Sorted(maps.Keys(m.fails)) {
 		m.fails[sequence].inFlight = false
 		if i >= lanes {

@@ -79,7 +79,7 @@ func eventsOf(entries []*entry) []*event.Event {
 
 // startable says whether an event of the window waits for nothing but a lane.
 func startable(e *entry) bool {
-	return e.event != nil && !e.taken && (e.key == nil || e.key.taken == 0)
+	return e.event != nil && !e.taken && !e.crowded && (e.key == nil || e.key.taken == 0)
 }
 
 // gather takes from the window what fits one request, lowest sequence first.
@@ -131,7 +131,7 @@ func (p *Plan) seek() *Request {
 		if past++; past > p.trialWindow {
 			return nil
 		}
-		if !e.taken && !slices.Contains(failing, e.event.Key()) {
+		if !e.taken && !e.crowded && !slices.Contains(failing, e.event.Key()) {
 			return p.single(kindTrial, e)
 		}
 	}

@@ -35,7 +35,10 @@ func (p *Plan) Offer(events []*event.Event, older []int, scanned int64) {
 			continue
 		}
 		w.scanned = e.Sequence
-		if h := p.heldOf(e); h != nil && p.holdMore(h, e) {
+		h := p.heldOf(e)
+		if h != nil && p.heldEvents < p.cfg.HeldEventsMax {
+			p.enqueue(h, e)
+			p.dealt++
 			p.begun = true
 			w.matched, w.behind, w.top = e.Sequence, e.Sequence, e.Sequence
 			w.rank++
@@ -53,6 +56,10 @@ func (p *Plan) Offer(events []*event.Event, older []int, scanned int64) {
 		}
 		p.resume(n)
 		p.idle = false
+		if h != nil {
+			n.crowded = true
+			p.crowded++
+		}
 	}
 	if scanned > w.scanned {
 		w.pass(scanned)
@@ -63,6 +70,9 @@ func (p *Plan) Offer(events []*event.Event, older []int, scanned int64) {
 	}
 	w.pass(w.scanned + 1)
 	p.notOffered(w.scanned)
+	if w.live >= p.windowMax() {
+		p.notOffered(math.MaxInt64) // else what keeps a lane might never come
+	}
 }
 
 // NothingMore says that the caller has looked through all there is: what Offer

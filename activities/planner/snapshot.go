@@ -27,7 +27,7 @@ func (p *Plan) Snapshot(now time.Time) Snapshot {
 	if first != nil && first.sentTimes > 0 {
 		s.RangeFirst, s.RangeLast, s.RangeAttempt = first.sequence, first.sentLast, first.sentTimes
 	}
-	if !p.begun {
+	if !p.begun && (p.olderRow || len(p.failing) > 0) {
 		// Nothing was offered yet: what is known of the first event is as it was.
 		s.EventAttempt = p.firstAttempts
 		s.RangeFirst, s.RangeLast, s.RangeAttempt = p.sent[0], p.sent[1], int(p.sent[2])

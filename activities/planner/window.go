@@ -29,6 +29,7 @@ type entry struct {
 	sentLast  int64
 	sentTimes int
 	taken     bool // in flight, failing, or of a batch that is being bisected
+	crowded   bool // it has to wait behind a held key, and no more events may
 }
 
 // keyState counts the events of one key in the window.
