@@ -17,21 +17,22 @@ import (
 
 // feedDocument is a feed as the API shows it.
 type feedDocument struct {
-	Name          string    `json:"name"`
-	Sequences     string    `json:"sequences"`
-	Description   string    `json:"description,omitempty"`
-	Retention     retention `json:"retention,omitzero"`
-	Epoch         int       `json:"epoch"`
-	Head          int64     `json:"head"`
-	FirstSequence int64     `json:"firstSequence"`
-	CreatedAt     time.Time `json:"createdAt"`
-	Version       int64     `json:"version"`
+	Name             string    `json:"name"`
+	Sequences        string    `json:"sequences"`
+	Description      string    `json:"description,omitempty"`
+	Retention        retention `json:"retention,omitzero"`
+	Epoch            int       `json:"epoch"`
+	Head             int64     `json:"head"`
+	FirstSequence    int64     `json:"firstSequence"`
+	CompactedThrough int64     `json:"compactedThrough,omitzero"`
+	CreatedAt        time.Time `json:"createdAt"`
+	Version          int64     `json:"version"`
 }
 
 func feedDocumentOf(f eventlog.Feed) feedDocument {
 	return feedDocument{
 		Name: f.Name, Sequences: f.Sequences, Description: f.Description, Retention: retentionOf(f.Retention), Epoch: f.Epoch, Head: f.Head,
-		FirstSequence: f.FloorSequence + 1, CreatedAt: f.CreatedAt, Version: f.Version,
+		FirstSequence: f.FloorSequence + 1, CompactedThrough: f.CompactedThrough, CreatedAt: f.CreatedAt, Version: f.Version,
 	}
 }
 
@@ -46,11 +47,12 @@ type feedInput struct {
 }
 
 type feedReadOnly struct {
-	Epoch         any `json:"epoch"`
-	Head          any `json:"head"`
-	FirstSequence any `json:"firstSequence"`
-	CreatedAt     any `json:"createdAt"`
-	Version       any `json:"version"`
+	Epoch            any `json:"epoch"`
+	Head             any `json:"head"`
+	FirstSequence    any `json:"firstSequence"`
+	CompactedThrough any `json:"compactedThrough"`
+	CreatedAt        any `json:"createdAt"`
+	Version          any `json:"version"`
 }
 
 func writeFeed(c *gin.Context, status int, feed eventlog.Feed) error {
@@ -151,7 +153,7 @@ func (s *Server) patchFeed(c *gin.Context) error {
 		return err
 	}
 	patch.IfVersion = match
-	if patch.Description != nil || patch.Age != nil || patch.HardAge != nil || match != nil {
+	if patch != (eventlog.FeedPatch{}) {
 		if feed, err = s.config.Log.UpdateFeed(c.Request.Context(), name, patch); err != nil {
 			return feedError(name, err)
 		}

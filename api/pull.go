@@ -153,6 +153,9 @@ func appendPage(page eventlog.Page) []byte {
 	b = strconv.AppendInt(append(b, `],"next":`...), page.Next, 10)
 	b = strconv.AppendInt(append(b, `,"head":`...), page.Head, 10)
 	b = strconv.AppendInt(append(b, `,"firstSequence":`...), page.FirstSequence, 10)
+	if page.CompactedThrough != 0 {
+		b = strconv.AppendInt(append(b, `,"compactedThrough":`...), page.CompactedThrough, 10)
+	}
 	return append(b, '}', '\n')
 }
 
@@ -175,6 +178,9 @@ func (s *Server) getEvent(c *gin.Context) error {
 	}
 	ev, err := s.config.Log.ReadOne(ctx, feed.ID, sequence)
 	if errors.Is(err, eventlog.ErrNotFound) {
+		if sequence <= feed.CompactedThrough {
+			return notFound("sequence", fmt.Sprintf("feed %q has no event %d: up to %d, only the newest event of each record is kept", name, sequence, feed.CompactedThrough))
+		}
 		return noSuchEvent(name, sequence)
 	}
 	if err != nil {

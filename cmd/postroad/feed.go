@@ -17,13 +17,15 @@ type feedDocument struct {
 	Sequences   string `json:"sequences"`
 	Description string `json:"description"`
 	Retention   struct {
-		Age     string `json:"age"`
-		HardAge string `json:"hardAge"`
+		Age          string `json:"age"`
+		HardAge      string `json:"hardAge"`
+		CompactAfter string `json:"compactAfter"`
 	} `json:"retention"`
-	Epoch         int    `json:"epoch"`
-	Head          int64  `json:"head"`
-	FirstSequence int64  `json:"firstSequence"`
-	CreatedAt     string `json:"createdAt"`
+	Epoch            int    `json:"epoch"`
+	Head             int64  `json:"head"`
+	FirstSequence    int64  `json:"firstSequence"`
+	CompactedThrough int64  `json:"compactedThrough"`
+	CreatedAt        string `json:"createdAt"`
 }
 
 func (p *program) feedCommand() *cobra.Command {
@@ -59,19 +61,20 @@ func (p *program) feedCreateCommand() *cobra.Command {
 }
 
 // retentionFlags say how long a feed keeps its events; "" says nothing.
-type retentionFlags struct{ age, hardAge string }
+type retentionFlags struct{ age, hardAge, compactAfter string }
 
 const forEver = "never"
 
 func (f *retentionFlags) add(flags *pflag.FlagSet) {
 	flags.StringVar(&f.age, "retention-age", "", "remove events that old once no subscriber is owed them: a `time` from 1m on, as in 30d, or never")
 	flags.StringVar(&f.hardAge, "retention-hard-age", "", "remove events that old even if subscribers are owed them: a `time`, or never")
+	flags.StringVar(&f.compactAfter, "compact-after", "", "keep only the newest event of each record of those that old, once no subscriber is owed the others: a `time`, or never")
 }
 
 // put puts what was said into a document.
 func (f *retentionFlags) put(document map[string]any) {
 	kept := map[string]any{}
-	for member, value := range map[string]string{"age": f.age, "hardAge": f.hardAge} {
+	for member, value := range map[string]string{"age": f.age, "hardAge": f.hardAge, "compactAfter": f.compactAfter} {
 		switch value {
 		case "":
 		case forEver:
@@ -100,7 +103,7 @@ func (p *program) feedUpdateCommand() *cobra.Command {
 		}
 		kept.put(in)
 		if len(in) == 0 {
-			return usagef("nothing to change: give --description, --retention-age or --retention-hard-age")
+			return usagef("nothing to change: give --description, --retention-age, --retention-hard-age or --compact-after")
 		}
 		return p.feedCall(ctx, http.MethodPatch, feedPath(args[0]), in, "changed")
 	})
@@ -227,6 +230,12 @@ func (p *program) feedCall(ctx context.Context, method, path string, in any, don
 	}
 	if f.Retention.HardAge != "" {
 		t.row("hard retention", f.Retention.HardAge)
+	}
+	if f.Retention.CompactAfter != "" {
+		t.row("compacted after", f.Retention.CompactAfter)
+	}
+	if f.CompactedThrough != 0 {
+		t.row("compacted through", decimal(f.CompactedThrough))
 	}
 	return t.flush()
 }

@@ -27,6 +27,10 @@ func TestFeedRetentionFlags(t *testing.T) {
 	on(t, "feed", "update", "kept-a", "--retention-hard-age", "never").want(t, ok)
 	shows([]string{"7d"}, []string{"hard"})
 	on(t, "feed", "update", "kept-a", "--retention-age", "1s").want(t, failed).contains(t, "/retention/age")
+	on(t, "feed", "update", "kept-a", "--compact-after", "1h").want(t, ok)
+	shows([]string{"compacted after", "1h", "7d"}, []string{"compacted through"})
+	on(t, "feed", "update", "kept-a", "--compact-after", "never").want(t, ok)
+	shows(nil, []string{"compacted"})
 	on(t, "feed", "create", "kept-b", "--retention-age", "never").want(t, ok)
 	on(t, "feed", "get", "kept-a", "--json").want(t, ok).contains(t, "\"retention\": {\n    \"age\": \"7d\"\n  }")
 }
