@@ -18,6 +18,16 @@ var retentionMutants = []Mutant{
 		Test: "store.TestCreateWaitsForTheFloor",
 	},
 	{
+		Rule: "Compaction keeps what is owed, and the newest", File: "eventlog/compact.go",
+		Old: "err != nil || low <= from {", New: "low = 1 << 40; err != nil || low <= from {",
+		Test: "eventlog.TestCompact",
+	},
+	{
+		Rule: "Compaction keeps what is owed, and the newest", File: "eventlog/compact.go",
+		Old: "older.sequence > $2 AND", New: "older.sequence > $3 AND",
+		Test: "eventlog.TestCompactGoesOn",
+	},
+	{
 		Rule: "What is lost is noted", File: "eventlog/loss.go",
 		Old: "if sequence > s.cursor && ", New: "if ",
 		Test: "eventlog.TestRetainNotesLosses",
