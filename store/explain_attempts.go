@@ -67,13 +67,9 @@ const carriersQuery = `
 			AND (a.sequences IS NULL OR p.sequence = ANY (a.sequences))
 		ORDER BY a.first_sequence DESC LIMIT $5) a`
 
-// carriers calls found for each request, and returns the places of pairs that had
-// more of a width than are looked at. Attempts of whoever had the subscriber's id
-// before are not among them.
-func (x *explanation) carriers(ctx context.Context, pairs []*explained, found func(p *explained, c carrier)) error {
-	if len(pairs) == 0 {
-		return nil
-	}
+// carriers calls found for each request. Attempts of whoever had the subscriber's
+// id before are not among them.
+func carriers(batch *pgx.Batch, pairs []*explained, found func(p *explained, c carrier)) {
 	var subscribers []string
 	var sequences []int64
 	var since []time.Time
@@ -83,25 +79,20 @@ func (x *explanation) carriers(ctx context.Context, pairs []*explained, found fu
 		widest = max(widest, p.run.head)
 	}
 	digits := len(fmt.Sprintf("%x", widest))
-	rows, err := x.tx.Query(ctx, carriersQuery, subscribers, sequences, since, digits, explainedAttemptsMax+1)
-	if err != nil {
-		return err
-	}
 	var place int
 	var c carrier
 	targets := []any{
 		&place, &c.id, &c.started, &c.first, &c.last, &c.events, &c.attempt, &c.class, &c.status,
 		&c.error, &c.named, &c.replay, &c.compacted,
 	}
-	_, err = pgx.ForEachRow(rows, targets, func() error {
+	each(batch.Queue(carriersQuery, subscribers, sequences, since, digits, explainedAttemptsMax+1), targets, func() error {
 		found(pairs[place-1], c)
 		return nil
 	})
-	return err
 }
 
-func (x *explanation) readAttempts(ctx context.Context) error {
-	return x.carriers(ctx, x.pairs, func(p *explained, c carrier) {
+func (x *explanation) readAttempts(batch *pgx.Batch) {
+	carriers(batch, x.pairs, func(p *explained, c carrier) {
 		if p.carried(&c) {
 			p.note(c)
 		}
@@ -250,9 +241,14 @@ func (x *explanation) lookCompacted(ctx context.Context, p *explained, chunk []n
 			pairs, places[pair] = append(pairs, pair), n
 		}
 	}
-	return x.carriers(ctx, pairs, func(pair *explained, c carrier) {
+	if len(pairs) == 0 {
+		return nil
+	}
+	var batch pgx.Batch
+	carriers(&batch, pairs, func(pair *explained, c carrier) {
 		if n := places[pair]; c.accepted() && pair.carried(&c) {
 			n.compacted = max(n.compacted, c.compacted)
 		}
 	})
+	return x.tx.SendBatch(ctx, &batch).Close()
 }

@@ -132,20 +132,14 @@ func (x *explanation) runs(ctx context.Context, condition string, args ...any) (
 
 // explain reads the rest and judges each pair.
 func (x *explanation) explain(ctx context.Context) ([]Delivery, error) {
-	if err := x.readReplays(ctx); err != nil {
-		return nil, fmt.Errorf("read replays: %w", err)
-	}
-	if err := x.readChanges(ctx); err != nil {
-		return nil, fmt.Errorf("read controls: %w", err)
-	}
-	if err := x.readAttempts(ctx); err != nil {
-		return nil, fmt.Errorf("read attempts: %w", err)
-	}
-	if err := x.readHeld(ctx); err != nil {
-		return nil, fmt.Errorf("read held events: %w", err)
-	}
-	if err := x.readDead(ctx); err != nil {
-		return nil, fmt.Errorf("read dead letters: %w", err)
+	var batch pgx.Batch // one round trip
+	x.readReplays(&batch)
+	x.readChanges(&batch) // which readAttempts goes by
+	x.readAttempts(&batch)
+	x.readHeld(&batch)
+	x.readDead(&batch)
+	if err := x.tx.SendBatch(ctx, &batch).Close(); err != nil {
+		return nil, fmt.Errorf("read what is known: %w", err)
 	}
 	deliveries := make([]Delivery, 0, len(x.pairs))
 	for _, p := range x.pairs {
@@ -166,7 +160,15 @@ func (x *explanation) explain(ctx context.Context) ([]Delivery, error) {
 	return deliveries, nil
 }
 
-// columns of the pairs, as arguments of queries.
+// each calls fn for each row of a query of a batch, once it is scanned.
+func each(queued *pgx.QueuedQuery, targets []any, fn func() error) {
+	queued.Query(func(rows pgx.Rows) error {
+		_, err := pgx.ForEachRow(rows, targets, fn)
+		return err
+	})
+}
+
+// pairArguments are the pairs, as arguments of queries.
 func (x *explanation) pairArguments() (subscribers []string, sequences []int64) {
 	for _, p := range x.pairs {
 		subscribers, sequences = append(subscribers, p.run.ID), append(sequences, p.event.Sequence)
@@ -186,9 +188,9 @@ func (x *explanation) byID() (ids []string, runs map[string]*explainedRun) {
 	return ids, runs
 }
 
-func (x *explanation) readHeld(ctx context.Context) error {
+func (x *explanation) readHeld(batch *pgx.Batch) {
 	subscribers, sequences := x.pairArguments()
-	rows, err := x.tx.Query(ctx, `
+	queued := batch.Queue(`
 		SELECT p.place, coalesce(h.replay, 0), k.since, k.attempts, k.not_before, coalesce(k.last_status, 0), coalesce(k.last_error, ''),
 			(SELECT min(b.sequence) FROM held_events b
 			 WHERE b.subscriber = h.subscriber AND b.resource_name = h.resource_name AND b.resource_key = h.resource_key)
@@ -199,54 +201,43 @@ func (x *explanation) readHeld(ctx context.Context) error {
 			SELECT * FROM held_keys k
 			WHERE k.subscriber = h.subscriber AND k.resource_name = h.resource_name AND k.resource_key = h.resource_key LIMIT 1) k`,
 		subscribers, sequences)
-	if err != nil {
-		return err
-	}
 	var place int
 	var h DeliveryHold
-	_, err = pgx.ForEachRow(rows, []any{&place, &h.Replay, &h.Since, &h.Attempts, &h.Due, &h.LastStatus, &h.LastError, &h.FirstSequence}, func() error {
+	each(queued, []any{&place, &h.Replay, &h.Since, &h.Attempts, &h.Due, &h.LastStatus, &h.LastError, &h.FirstSequence}, func() error {
 		p := x.pairs[place-1]
 		held := h
 		held.First = held.FirstSequence == p.event.Sequence
 		p.held = &held
 		return nil
 	})
-	return err
 }
 
-func (x *explanation) readDead(ctx context.Context) error {
+func (x *explanation) readDead(batch *pgx.Batch) {
 	subscribers, sequences := x.pairArguments()
-	rows, err := x.tx.Query(ctx, `
+	queued := batch.Queue(`
 		SELECT p.place, d.reason, coalesce(d.source, ''), d.at, d.attempts, coalesce(d.last_status, 0), coalesce(d.last_error, ''), coalesce(d.replay, 0)
 		FROM unnest($1::text[], $2::bigint[]) WITH ORDINALITY AS p (subscriber, sequence, place)
 		CROSS JOIN LATERAL (
 			SELECT * FROM dead_letters d WHERE d.subscriber = p.subscriber AND d.sequence = p.sequence LIMIT 1) d`,
 		subscribers, sequences)
-	if err != nil {
-		return err
-	}
 	var place int
 	var d DeliveryDeadLetter
-	_, err = pgx.ForEachRow(rows, []any{&place, &d.Reason, &d.Source, &d.At, &d.Attempts, &d.LastStatus, &d.LastError, &d.Replay}, func() error {
+	each(queued, []any{&place, &d.Reason, &d.Source, &d.At, &d.Attempts, &d.LastStatus, &d.LastError, &d.Replay}, func() error {
 		dead := d
 		x.pairs[place-1].dead = &dead
 		return nil
 	})
-	return err
 }
 
-func (x *explanation) readReplays(ctx context.Context) error {
+func (x *explanation) readReplays(batch *pgx.Batch) {
 	ids, runs := x.byID()
-	rows, err := x.tx.Query(ctx, `
+	queued := batch.Queue(`
 		SELECT subscriber, id, selection, after_sequence, through_sequence, cursor, settled FROM replays
 		WHERE subscriber = ANY ($1) AND state IN ('queued', 'running', 'paused') ORDER BY subscriber, id`, ids)
-	if err != nil {
-		return err
-	}
 	var id string
 	var o openReplay
 	var selection []byte
-	_, err = pgx.ForEachRow(rows, []any{&id, &o.id, &selection, &o.after, &o.through, &o.cursor, &o.settled}, func() error {
+	each(queued, []any{&id, &o.id, &selection, &o.after, &o.through, &o.cursor, &o.settled}, func() error {
 		replay := o
 		if err := json.Unmarshal(selection, &replay.selection); err != nil {
 			return fmt.Errorf("decode selection: %w", err)
@@ -254,24 +245,20 @@ func (x *explanation) readReplays(ctx context.Context) error {
 		runs[id].replays = append(runs[id].replays, replay)
 		return nil
 	})
-	return err
 }
 
 // readChanges reads the controls that changed what the subscribers were owed, in
 // order. Their number is a subscriber's, not its events'.
-func (x *explanation) readChanges(ctx context.Context) error {
+func (x *explanation) readChanges(batch *pgx.Batch) {
 	ids, runs := x.byID()
-	rows, err := x.tx.Query(ctx, `
+	queued := batch.Queue(`
 		SELECT subscriber, version, applied_at, kind = $2, args FROM controls
 		WHERE subscriber = ANY ($1) AND (kind = $2 OR kind = $3 AND args ? $4) AND applied_at IS NOT NULL
 		ORDER BY subscriber, version`, ids, ControlSeek, kindConfigure, argPreviousFilter)
-	if err != nil {
-		return err
-	}
 	var id string
 	var c positionChange
 	var args []byte
-	_, err = pgx.ForEachRow(rows, []any{&id, &c.version, &c.at, &c.seek, &args}, func() error {
+	each(queued, []any{&id, &c.version, &c.at, &c.seek, &args}, func() error {
 		change := c
 		if err := json.Unmarshal(args, &change); err != nil {
 			return fmt.Errorf("decode control: %w", err)
@@ -279,5 +266,4 @@ func (x *explanation) readChanges(ctx context.Context) error {
 		runs[id].changes = append(runs[id].changes, change)
 		return nil
 	})
-	return err
 }
