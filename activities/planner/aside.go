@@ -116,13 +116,17 @@ func (p *Plan) changes(now time.Time) *store.AsideChanges {
 			c.Release = append(c.Release, key)
 			continue
 		}
-		c.Keys = append(c.Keys, store.HeldKey{
-			Key: key, Events: h.count, Attempts: h.attempts, Wait: max(0, h.due.Sub(now)), LastStatus: h.status, LastError: h.text,
-		})
+		row := heldRow(h)
+		row.Wait = max(0, h.due.Sub(now))
+		c.Keys = append(c.Keys, row)
 	}
 	return &c
 }
 
 func compareKeys(a, b event.Key) int {
 	return cmp.Or(cmp.Compare(a.ResourceName, b.ResourceName), cmp.Compare(a.ResourceRecordKey, b.ResourceRecordKey))
+}
+
+func heldRow(h *heldKey) store.HeldKey {
+	return store.HeldKey{Key: h.key, Events: h.count, Attempts: h.attempts, LastStatus: h.status, LastError: h.text}
 }

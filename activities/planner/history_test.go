@@ -124,8 +124,9 @@ func newWorld(t *testing.T, seed uint64, totals map[string]int, trace func(strin
 		w.log = append(w.log, &event.Event{Sequence: w.head, ResourceName: "Property", ResourceRecordKey: key})
 	}
 	w.head += 2
+	rough := w.chance(2)
 	for k := 1; k <= keys; k++ {
-		if w.chance(3) {
+		if w.chance(3) || rough && w.chance(3) {
 			w.poisoned[event.Key{ResourceName: "Property", ResourceRecordKey: fmt.Sprint(k)}] = true
 		}
 	}
@@ -134,7 +135,10 @@ func newWorld(t *testing.T, seed uint64, totals map[string]int, trace func(strin
 	w.m.retry.GiveUpAfter = 1000 * event.Day
 	w.m.retry.EventAttempts = w.draw(1, 3)
 	w.m.policy = pick(w, event.OnExhaustedHalt, event.OnExhaustedHold, event.OnExhaustedHold, event.OnExhaustedSkip)
-	w.m.keysMax, w.m.most = w.draw(1, 5), pick(w, w.draw(2, 8), 100)
+	w.m.keysMax, w.m.most = w.draw(1, 5), 100
+	if rough {
+		w.m.retry.EventAttempts, w.m.most = w.draw(1, 2), pick(w, w.draw(1, 5), 100)
+	}
 	w.compact = w.chance(6)
 	w.db.model = w.m.clone()
 	w.begin(false)
@@ -213,6 +217,9 @@ func (w *world) run() {
 func (w *world) rare() {
 	switch w.draw(0, 3) {
 	case 0:
+		if w.chance(2) {
+			return
+		}
 		w.totals["crash"]++
 		w.write(w.draw(0, len(w.pending)) - 1)
 		resume := w.db.snapshot.Halted != "" || w.db.snapshot.Disabled
@@ -465,14 +472,6 @@ func (w *world) readHeld() {
 		list, complete := w.db.read(key, w.draw(1, 3))
 		w.reading = &heldRead{key, list, complete}
 	}
-}
-
-func sequencesOf(events []*event.Event) []int64 {
-	list := make([]int64, len(events))
-	for i, e := range events {
-		list[i] = e.Sequence
-	}
-	return list
 }
 
 func (w *world) proven() (n int) {

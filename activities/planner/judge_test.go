@@ -10,10 +10,6 @@ import (
 	"postroad/store"
 )
 
-func askedFor(d time.Duration) *delivery.Answer {
-	return &delivery.Answer{Class: delivery.ClassAsked, Status: 429, RetryAfter: d, RetryAfterValid: true}
-}
-
 // busy are the keys of which something is in flight.
 func (w *world) busy() map[event.Key]bool {
 	busy := map[event.Key]bool{}
@@ -267,6 +263,9 @@ func (w *world) look() {
 	s := w.p.Snapshot(w.now)
 	if at := m.crowded(); s.Halted != "" && !m.halted && at > 0 && len(w.flying) == 0 {
 		m.halt(at) // the plan may say when, but not before it has nothing else to do
+		w.totals["halted full"]++
+	}
+	if m.crowded() > 0 {
 		w.totals["crowded"]++
 	}
 	if s.Failures != m.failures || s.Asked != m.asked || (s.Halted != "") != m.halted || s.HaltedEvent != m.haltedEvent {
