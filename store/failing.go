@@ -31,19 +31,19 @@ func failingText(events []FailingEvent) *string {
 	return &column
 }
 
-// failingEvents are the columns failing and failing_at at a later time.
-func failingEvents(stored []storedFailing, at *time.Time, now time.Time) []FailingEvent {
-	if len(stored) == 0 {
-		return nil
-	}
+// failingEvents are the columns failing and failing_at at a later time. Those up
+// to the cursor are no longer failing: the release before moved it past them.
+func failingEvents(cursor int64, stored []storedFailing, at *time.Time, now time.Time) []FailingEvent {
 	var passed time.Duration
 	if at != nil {
 		passed = now.Sub(*at)
 	}
-	events := make([]FailingEvent, len(stored))
-	for i, e := range stored {
-		wait := max(0, time.Duration(e.WaitMicroseconds)*time.Microsecond-passed)
-		events[i] = FailingEvent{Sequence: e.Sequence, Attempts: e.Attempts, Wait: wait, Proven: e.Proven}
+	var events []FailingEvent
+	for _, e := range stored {
+		if e.Sequence > cursor {
+			wait := max(0, time.Duration(e.WaitMicroseconds)*time.Microsecond-passed)
+			events = append(events, FailingEvent{Sequence: e.Sequence, Attempts: e.Attempts, Wait: wait, Proven: e.Proven})
+		}
 	}
 	return events
 }

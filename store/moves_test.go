@@ -71,6 +71,9 @@ func TestMoves(t *testing.T) {
 		pending(b, result.Version, 8)
 		b.write(&store.Checkpoint{ID: "acme", Lease: lease, Number: 3, Cursor: 9, Release: true})
 		pending(b, result.Version, 9)
+		if at := value[*time.Time](b, `SELECT applied_at FROM controls WHERE version = $1`, result.Version); at != nil {
+			t.Error("it is recorded as in force")
+		}
 		if run := b.run("acme"); run.AppliedVersion != run.DesiredVersion {
 			t.Errorf("the holder's word is not taken: %+v", run)
 		}
@@ -167,6 +170,9 @@ func TestMoves(t *testing.T) {
 		}
 		check(t, b.ForceUnheld(t.Context(), "acme", true))
 		pending(b, seek.Version, 7)
+		if at := value[*time.Time](b, `SELECT applied_at FROM controls WHERE version = $1`, seek.Version); at != nil {
+			t.Error("it is recorded as in force")
+		}
 		b.exec(`UPDATE runs SET checked_at = clock_timestamp() - interval '1 hour'`)
 		if ids, err := b.SweepRows(t.Context(), time.Minute, 10); len(ids) != 1 || err != nil {
 			t.Errorf("swept %v, %v: nobody looks at it any more", ids, err)

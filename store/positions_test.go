@@ -63,6 +63,11 @@ func TestPositionWithGaps(t *testing.T) {
 	if start := b.run("acme").StartSequence; start == nil || *start != 0 {
 		t.Errorf("it started at %v", start)
 	}
+	// The release before knows the cursor alone.
+	b.exec(`UPDATE runs SET cursor = 12`)
+	if run := b.run("acme"); !cmp.Equal(run.Settled, []int64{13, 13, 15, 20}) || len(run.FailingEvents) != 1 || run.FailingEvents[0].Sequence != 14 {
+		t.Errorf("after the release before: %+v", run)
+	}
 	b.write(&store.Checkpoint{ID: "acme", Lease: lease, Number: 2, Cursor: 20})
 	if run := b.run("acme"); run.FailingEvents != nil || run.Scanned != 0 || len(run.Settled) != 0 {
 		t.Errorf("%+v", run)
@@ -223,6 +228,30 @@ func TestHaltedEvent(t *testing.T) {
 			t.Errorf("%+v", run)
 		}
 	})
+}
+
+// TestReachingElsewhereEndsWaits: what was refused may be taken by another
+// endpoint, and is due at once; it keeps its attempts.
+func TestReachingElsewhereEndsWaits(t *testing.T) {
+	b := setup(t)
+	record := b.create("acme", event.Start{Where: "beginning"})
+	b.insertReplay(1, "paused")
+	b.exec(`UPDATE replays SET failing = '[{"sequence":110,"attempts":2,"wait_us":9000000000}]', failing_at = clock_timestamp()`)
+	lease := b.hold(map[string][]int64{"a": {3}})
+	b.write(&store.Checkpoint{ID: "acme", Lease: lease, Number: 2, Release: true, FailingEvents: []store.FailingEvent{{Sequence: 9, Attempts: 2, Wait: time.Hour}}})
+	sub := record.Subscriber
+	sub.Endpoint.URL = "https://elsewhere.example/hook"
+	_, _, err := b.Replace(t.Context(), sub, event.Secrets{}, store.Change{Source: "test"})
+	check(t, err)
+	keys, err := b.HeldKeys(t.Context(), "acme", event.Key{}, 10)
+	check(t, err)
+	want := []store.FailingEvent{{Sequence: 9, Attempts: 2}}
+	if run := b.run("acme"); !cmp.Equal(run.FailingEvents, want) || keys[0].Wait != 0 || keys[0].Attempts != 5 {
+		t.Errorf("%+v, %+v", run.FailingEvents, keys)
+	}
+	if r := b.readReplay(1); !cmp.Equal(r.FailingEvents, []store.FailingEvent{{Sequence: 110, Attempts: 2}}) {
+		t.Errorf("%+v", r.FailingEvents)
+	}
 }
 
 // TestParkedWake: a parked row that has something to do at a time is looked at

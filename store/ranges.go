@@ -3,6 +3,9 @@ package store
 // rangesAbove cuts ranges (from, to, from, to, rising) to what is above a
 // sequence.
 func rangesAbove(ranges []int64, sequence int64) []int64 {
+	if len(ranges) > 0 && ranges[0] > sequence {
+		return ranges
+	}
 	above := []int64{}
 	for i := 0; i+1 < len(ranges); i += 2 {
 		if ranges[i+1] > sequence {

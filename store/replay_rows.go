@@ -28,7 +28,8 @@ func scanReplay(row pgx.CollectableRow) (Replay, error) {
 	if err != nil {
 		return Replay{}, err
 	}
-	r.FailingEvents = failingEvents(failing, failingAt, now)
+	r.Settled = rangesAbove(r.Settled, r.Cursor)
+	r.FailingEvents = failingEvents(r.Cursor, failing, failingAt, now)
 	r.measure(now)
 	return r, nil
 }

@@ -124,7 +124,8 @@ func (r *Run) scanTargets() []any {
 func scanRun(row pgx.Row, more ...any) (Run, error) {
 	var r Run
 	err := row.Scan(append(r.scanTargets(), more...)...)
-	r.FailingEvents = failingEvents(r.refused, r.refusedAt, r.Now)
+	r.Settled = rangesAbove(r.Settled, r.Cursor)
+	r.FailingEvents = failingEvents(r.Cursor, r.refused, r.refusedAt, r.Now)
 	return r, err
 }
 

@@ -20,8 +20,8 @@ func TestSeek(t *testing.T) {
 		range_first = 6, range_last = 6, range_attempt = 2, not_before = clock_timestamp() + interval '1 hour', paused = true`
 	prepare := func(t *testing.T) *bundle {
 		b := setup(t)
-		b.publish(time.Hour, 1, 2, 3, 4, 5, 6, 7)
-		b.publish(time.Minute, 8, 9, 10, 11, 12, 13, 14, 15)
+		b.publish(2*time.Hour, 1, 2, 3, 4, 5, 6, 7)
+		b.publish(time.Hour, 8, 9, 10, 11, 12, 13, 14, 15)
 		b.create("acme", event.Start{Where: "beginning"})
 		lease := b.hold(map[string][]int64{"low": {2}, "both": {3, 7}, "high": {8}}, 1, 4, 11)
 		b.write(&store.Checkpoint{ID: "acme", Lease: lease, Number: 2, Release: true})
@@ -52,9 +52,9 @@ func TestSeek(t *testing.T) {
 		},
 		"forward past all":     {target: store.SeekTarget{Sequence: new(int64(14))}, cursor: 14, aside: everything},
 		"to now":               {target: store.SeekTarget{Now: true}, cursor: 15, aside: everything},
-		"to a time":            {target: store.SeekTarget{Time: ago(10 * time.Minute)}, cursor: 7, settled: []int64{8, 8, 10, 12}, scanned: 12, failing: []int64{9}, aside: everything},
+		"to a time":            {target: store.SeekTarget{Time: ago(90 * time.Minute)}, cursor: 7, settled: []int64{8, 8, 10, 12}, scanned: 12, failing: []int64{9}, aside: everything},
 		"to a time before all": {target: store.SeekTarget{Time: ago(time.Hour * 9)}, cursor: 0},
-		"to a time after all":  {target: store.SeekTarget{Time: ago(30 * time.Second)}, cursor: 15, aside: everything},
+		"to a time after all":  {target: store.SeekTarget{Time: ago(10 * time.Minute)}, cursor: 15, aside: everything},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := prepare(t)

@@ -257,6 +257,16 @@ func endFailureBackoff(ctx context.Context, tx pgx.Tx, id string) error {
 	if err != nil {
 		return fmt.Errorf("end backoff: %w", err)
 	}
+	// Events that were refused are due at once, each keeping its attempts.
+	for _, statement := range []string{
+		`UPDATE runs SET failing_at = to_timestamp(0) WHERE id = $1 AND failing IS NOT NULL`,
+		`UPDATE replays SET failing_at = to_timestamp(0) WHERE subscriber = $1 AND failing IS NOT NULL AND ` + replayOpen,
+		`UPDATE held_keys SET not_before = NULL WHERE subscriber = $1 AND not_before IS NOT NULL`,
+	} {
+		if _, err := tx.Exec(ctx, statement, id); err != nil {
+			return fmt.Errorf("end waits of refused events: %w", err)
+		}
+	}
 	return nil
 }
 
