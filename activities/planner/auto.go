@@ -30,7 +30,6 @@ const latencySlack = 10 * time.Millisecond
 type auto struct {
 	batch, lanes         int
 	tuneBatch, tuneLanes bool
-	batchMax, lanesMax   int
 	batchMet, lanesMet   bool // too much was met: no more doubling
 	// recent is what a request takes, smoothed, since the last change; fastest the
 	// least of that since the batch size changed.

@@ -11,12 +11,4 @@ func AnswerText(a *delivery.Answer) string { return answerText(a) }
 
 // Bytes is about how many bytes the events hold that were offered and are not
 // dealt with (event.Event.Size).
-func (p *Plan) Bytes() int {
-	n := 0
-	for _, e := range p.window.list[p.window.head:] {
-		if e.event != nil {
-			n += e.event.Size()
-		}
-	}
-	return n
-}
+func (p *Plan) Bytes() int { return p.window.bytes }

@@ -391,7 +391,7 @@ func (w *world) drain() {
 func (w *world) done() bool {
 	for _, e := range w.log {
 		n := e.Sequence
-		if !w.m.settled[n] && !w.m.dead[n] && !(w.m.out[n] && w.newerBy(e, w.head)) {
+		if !w.m.settled[n] && !w.m.dead[n] && (!w.m.out[n] || !w.newerBy(e, w.head)) {
 			return false
 		}
 	}

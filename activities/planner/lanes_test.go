@@ -225,8 +225,8 @@ func TestWindow(t *testing.T) {
 	for n := int64(2); n <= 300; n++ {
 		s.Answered(s.sends(n), accepted(), s.now)
 	}
-	if s.Room() != 499 {
-		t.Errorf("room for %d", s.Room())
+	if s.Room() != 499 || s.Bytes() != s.log[0].Size() {
+		t.Errorf("room for %d, %d bytes", s.Room(), s.Bytes())
 	}
 	s.position(0, 2, 300)
 	if n := len(s.window.list); n > 100 {

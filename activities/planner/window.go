@@ -25,6 +25,7 @@ type entry struct {
 	previous, behind int64
 	rank             int64 // neighbours' ranks follow each other
 	older            int   // events of its key that were left out for it
+	size             int   // in memory, in bytes
 	// sentLast and sentTimes count the requests for the range from it to there.
 	sentLast  int64
 	sentTimes int
@@ -43,6 +44,7 @@ type window struct {
 	list    []*entry // in order; those dealt with are left in it for a while
 	head    int      // the first that is not dealt with, or the end
 	live    int      // those that are not dealt with
+	bytes   int      // what these hold in memory
 	scanned int64
 	matched int64   // the last that matched, up to scanned
 	behind  int64   // up to where everything behind the last entry is dealt with
@@ -83,12 +85,15 @@ func (w *window) add(e *entry, left bool) {
 	w.matched, w.behind = e.sequence, e.sequence
 	w.list = append(w.list, e)
 	w.live++
+	e.size = e.event.Size()
+	w.bytes += e.size
 }
 
 // dealt takes an event out.
 func (w *window) dealt(e *entry) {
 	e.event = nil
 	w.live--
+	w.bytes -= e.size
 	w.top = max(w.top, e.sequence)
 	for w.head < len(w.list) && w.list[w.head].event == nil {
 		w.list[w.head] = nil
