@@ -108,9 +108,15 @@ func (p *Plan) accept(r *Request, n int) (rest []*entry) {
 
 // deliveredDead notes that a dead letter was delivered by a replay.
 func (p *Plan) deliveredDead(sequence int64) {
-	if _, dead := slices.BinarySearch(p.dead, sequence); dead {
+	if p.isDead(sequence) {
 		p.aside.redelivered(sequence)
 	}
+}
+
+// isDead says whether an event that is replayed is a dead letter.
+func (p *Plan) isDead(sequence int64) bool {
+	_, dead := slices.BinarySearch(p.dead, sequence)
+	return dead
 }
 
 // fromConsumer tells an answer's status from Postroad's own.

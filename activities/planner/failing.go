@@ -105,6 +105,8 @@ func (p *Plan) charge(e *entry, refused refusal, now time.Time) {
 			e.sequence, e.event.ResourceName, f.attempts, f.text))
 	case f.proven:
 		p.setAside(f)
+	case p.isDead(e.sequence):
+		p.bury(f) // given up before: it loses nothing, and a replay may hold no other key
 	default:
 		f.trial = true
 	}
@@ -134,6 +136,11 @@ func (p *Plan) setAside(f *failing) {
 		p.hold(f)
 		return
 	}
+	p.bury(f)
+}
+
+// bury makes a dead letter of a failing event.
+func (p *Plan) bury(f *failing) {
 	e := f.entry
 	p.aside.bury(store.DeadLetter{
 		Sequence: e.sequence, Key: e.event.Key(), Reason: store.DeadExhausted,
