@@ -36,6 +36,10 @@ func (b *bundle) aside() aside {
 		}
 		got.Held[k.Key.ResourceRecordKey] = sequences
 	}
+	if n := value[int](b, `SELECT count(*) FROM held_events h WHERE NOT EXISTS (SELECT FROM held_keys k
+		WHERE k.subscriber = h.subscriber AND k.resource_name = h.resource_name AND k.resource_key = h.resource_key)`); n > 0 {
+		b.t.Errorf("%d events wait behind keys that are not held", n)
+	}
 	dead, err := b.DeadLetters(b.t.Context(), "acme", 0, 100)
 	check(b.t, err)
 	for _, d := range dead {

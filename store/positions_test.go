@@ -113,6 +113,7 @@ func TestReplayCheckpoint(t *testing.T) {
 	}
 	t.Run("the run's stays", func(t *testing.T) {
 		b, c := begin(t, "queued")
+		b.exec(`UPDATE runs SET failing_at = failing_at - interval '40 minutes'`)
 		b.create("other", event.Start{Where: "beginning"})
 		b.exec(`INSERT INTO replays SELECT 'other', id, state, selection, after_sequence, through_sequence, total, done, source, created_at, NULL, NULL, cursor FROM replays`)
 		b.write(c)
@@ -127,7 +128,7 @@ func TestReplayCheckpoint(t *testing.T) {
 		}
 		run := b.run("acme")
 		if run.Cursor != 500 || !cmp.Equal(run.Settled, []int64{502, 503}) || run.Scanned != 503 || run.PreviousSequence != 499 ||
-			run.EventAttempt != 1 || len(run.FailingEvents) != 1 || run.FailingEvents[0].Sequence != 501 {
+			run.EventAttempt != 1 || len(run.FailingEvents) != 1 || run.FailingEvents[0].Sequence != 501 || run.FailingEvents[0].Wait > 20*time.Minute {
 			t.Errorf("the run's position: %+v", run)
 		}
 		if run.Failures != 4 || run.BatchLimit != 2 {
