@@ -9,11 +9,12 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// attemptIndex finds the attempts that carried an event; attemptIndexKey is what
-// it is made of, as in the migration that declares it.
+// attemptIndex finds the attempts that carried an event; attemptCell is what it is
+// made of, as in the migration that declares it.
 const (
-	attemptIndex    = "attempts_event"
-	attemptIndexKey = `(subscriber, (length(to_hex(last_sequence - first_sequence))::smallint), first_sequence)`
+	attemptIndex = "attempts_event"
+	attemptCell  = `((((first_sequence >> 1) >> (4 * length(to_hex(first_sequence # last_sequence)) - 1)) << 28)
+		# ((hashtext(subscriber) & 16777215)::bigint << 4) # (length(to_hex(first_sequence # last_sequence)) & 15))`
 )
 
 // partitionIndex is the index of one partition.
@@ -80,7 +81,7 @@ func indexPartition(ctx context.Context, conn *pgxpool.Conn, p partitionIndex) e
 		}
 	}
 	if !p.valid {
-		if _, err := conn.Exec(ctx, `CREATE INDEX CONCURRENTLY `+name+` ON `+table+` `+attemptIndexKey); err != nil {
+		if _, err := conn.Exec(ctx, `CREATE INDEX CONCURRENTLY `+name+` ON `+table+` (`+attemptCell+`)`); err != nil {
 			return err
 		}
 	}

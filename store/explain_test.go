@@ -3,6 +3,7 @@ package store_test
 import (
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"testing"
@@ -127,6 +128,14 @@ func TestExplain(t *testing.T) {
 				b.sent(store.Attempt{FirstSequence: n + 2, Status: status(500)})
 			}
 		}, 19, store.DeliveryDelivered, "HTTP 200", func(d store.Delivery) bool { return d.Attempts == 1 }},
+		"in a batch across a boundary of the index": {func(b *explainBundle) {
+			b.sent(store.Attempt{FirstSequence: 15, LastSequence: 17, EventCount: 3, Status: ok})
+		}, 16, store.DeliveryDelivered, "HTTP 200", nil},
+		"in a batch of all numbers": {func(b *explainBundle) {
+			const last = math.MaxInt64
+			b.exec(`INSERT INTO events (feed_id, sequence, recorded_at, resource_name, resource_key) VALUES ($1, $2, clock_timestamp(), 'Property', 'x')`, b.feed, int64(last))
+			b.sent(store.Attempt{FirstSequence: 3, LastSequence: last, EventCount: 3, Sequences: []int64{3, 5, last}, Status: ok})
+		}, 5, store.DeliveryDelivered, "HTTP 200", nil},
 		"in the gap of a request": {func(b *explainBundle) {
 			b.sent(store.Attempt{FirstSequence: 4, LastSequence: 6, EventCount: 2, Sequences: []int64{4, 6}, Status: ok})
 		}, 5, store.DeliverySettled, "not yet or no longer", func(d store.Delivery) bool { return d.Attempts == 0 }},
