@@ -327,7 +327,7 @@ func TestSelectReadsLittle(t *testing.T) {
 	defer pool.Close()
 	log := eventlog.New(pool, eventlog.Config{})
 	keys := []event.Key{}
-	for i := range 3 {
+	for i := range 10 {
 		keys = append(keys, event.Key{ResourceName: "Property", ResourceRecordKey: fmt.Sprint("k", i)})
 	}
 	for _, statistics := range []string{"none", "fresh"} {
@@ -338,8 +338,8 @@ func TestSelectReadsLittle(t *testing.T) {
 			selection eventlog.Selection
 			events    int
 		}{
-			"records":          {eventlog.Selection{Through: 40000, Keys: keys}, 60},
-			"records and type": {eventlog.Selection{Through: 40000, Keys: keys, Filter: event.Filter{EventTypes: []string{"listing.*"}}}, 60},
+			"records":          {eventlog.Selection{Through: 40000, Keys: keys}, 200},
+			"records and type": {eventlog.Selection{Through: 40000, Keys: keys, Filter: event.Filter{EventTypes: []string{"listing.*"}}}, 200},
 			"a stretch":        {eventlog.Selection{After: 30000, Through: 30050}, 50},
 			"filtered":         {eventlog.Selection{After: 30000, Through: 30050, Filter: event.Filter{EventTypes: []string{"listing.*"}}}, 50},
 		} {
