@@ -3,8 +3,10 @@ package main_test
 import (
 	"encoding/json"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	main "postroad/cmd/postroad"
 	"postroad/contract"
@@ -119,5 +121,39 @@ func TestSignalMoves(t *testing.T) {
 	}
 	if s := r.status(); s.DesiredVersion != version+3 || s.State != contract.StatePaused {
 		t.Errorf("%d controls, want 3: %+v", s.DesiredVersion-version, s)
+	}
+}
+
+// TestSignalMovesWhileSending seeks back and replays, by signals, while requests
+// are under way: the events come again in order, and new ones after them.
+func TestSignalMovesWhileSending(t *testing.T) {
+	t.Parallel()
+	const total, replayed = 400, 50
+	r := newRoad(t, sharedAPI(t), "signal-moves-busy", slow(5*time.Millisecond), nil)
+	temporal := sharedTemporal(t)
+	r.publish(numbered(total))
+	r.consumer.WaitFor(t, 100, waitMax)
+	signalThrough(t, temporal, r.name, contract.SignalSeek, contract.SeekSignal{Sequence: new(int64(0))})
+	r.consumer.WaitFor(t, 200, waitMax)
+	signalThrough(t, temporal, r.name, contract.SignalReplay, contract.ReplaySignal{FromSequence: new(int64(1)), ToSequence: new(int64(replayed))})
+	r.awaitCursor(waitMax, total)
+
+	var sent, again []testkit.Request
+	for _, request := range r.consumer.Requests() {
+		if request.Header.Get("Postroad-Replay") == "" {
+			sent = append(sent, request)
+		} else {
+			again = append(again, request)
+		}
+	}
+	back := slices.IndexFunc(sent[1:], func(q testkit.Request) bool { return firstOf(t, q) == 1 }) + 1
+	if back < 100 || back == total {
+		t.Fatalf("the seek came into force after %d requests", back)
+	}
+	onceInOrder(t, sent[:back], back)
+	onceInOrder(t, sent[back:], total)
+	onceInOrder(t, again, replayed)
+	if last := sent[len(sent)-1]; again[replayed-1].N > last.N {
+		t.Error("the replay ended after new events")
 	}
 }
