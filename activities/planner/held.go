@@ -10,9 +10,12 @@ import (
 	"postroad/store"
 )
 
-// heldAhead is how many events of a held key are kept here; the others wait in
-// the row store until these are delivered.
-const heldAhead = 64
+// heldAhead is how many events of a held key are kept here, heldBytesMax how much
+// of all of them; the others wait in the row store until these are delivered.
+const (
+	heldAhead    = 64
+	heldBytesMax = 4 << 20
+)
 
 // heldKey is a key whose events wait. Its first one is sent alone, along the
 // schedule, until it is accepted.
@@ -144,8 +147,9 @@ func (p *Plan) enqueue(h *heldKey, e *event.Event) {
 	p.aside.hold(store.HeldEvent{Sequence: e.Sequence, Key: h.key, Replay: p.cfg.Replay})
 	h.count++
 	p.heldEvents++
-	if at < len(h.queue) || h.complete && len(h.queue) < p.heldAhead {
+	if at < len(h.queue) || h.complete && len(h.queue) < p.heldAhead && p.heldBytes < heldBytesMax {
 		h.queue = slices.Insert(h.queue, at, item)
+		p.heldBytes += e.Size()
 		return
 	}
 	h.complete = false
@@ -230,6 +234,9 @@ func (p *Plan) OfferHeld(key event.Key, events []*event.Event, replays []int64, 
 			h.queue = slices.Insert(h.queue, at, item)
 		}
 	}
+	for _, item := range h.queue {
+		p.heldBytes += item.event.Size()
+	}
 	h.complete = complete
 	if complete {
 		p.heldEvents += len(h.queue) - h.count
@@ -253,6 +260,7 @@ func (p *Plan) unhold(h *heldKey, sequence int64) {
 	at, _ := slices.BinarySearchFunc(h.queue, sequence, compareItem)
 	item := h.queue[at]
 	h.queue = slices.Delete(h.queue, at, at+1)
+	p.heldBytes -= item.event.Size()
 	h.count--
 	p.heldEvents--
 	p.dealt++

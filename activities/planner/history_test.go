@@ -15,7 +15,7 @@ import (
 )
 
 // histories is how many random histories the model test goes through.
-const histories = 20_000
+const histories = 12_000
 
 // oneHistory goes through the one with that number again, and tells of each step.
 var oneHistory = flag.Uint64("history", 0, "go through this random history only, and tell of it")
@@ -139,7 +139,7 @@ func newWorld(t *testing.T, seed uint64, totals map[string]int, trace func(strin
 	if rough {
 		w.m.retry.EventAttempts, w.m.most = w.draw(1, 2), pick(w, w.draw(1, 5), 100)
 	}
-	w.compact = w.chance(6)
+	w.compact = w.chance(4)
 	w.db.model = w.m.clone()
 	w.begin(false)
 	return w
@@ -370,7 +370,7 @@ func (w *world) judge(r *Request, a *delivery.Answer) {
 		w.totals["retry"]++
 	default:
 	}
-	for _, e := range r.Events[:acceptedCount(r.Events, a)] {
+	for _, e := range r.Events[:accepts(r.Events, a)] {
 		if w.ever[e.Sequence] {
 			w.totals["repeated"]++
 		}

@@ -261,6 +261,7 @@ func (w *world) wantWait(a *delivery.Answer, late bool, before *Wait) {
 func (w *world) look() {
 	m := w.m
 	s := w.p.Snapshot(w.now)
+	w.p.aside.mark-- // it was only a look: the next change is not above it
 	if at := m.crowded(); s.Halted != "" && !m.halted && at > 0 && len(w.flying) == 0 {
 		m.halt(at) // the plan may say when, but not before it has nothing else to do
 		w.totals["halted full"]++

@@ -146,7 +146,7 @@ func (m *model) step(attempts int) time.Duration {
 
 // answered takes in an answer. late: the plan had stopped before it came.
 func (m *model) answered(r *Request, a *delivery.Answer, late bool, now time.Time) {
-	n := acceptedCount(r.Events, a)
+	n := accepts(r.Events, a)
 	for _, e := range r.Events[:n] {
 		m.accept(e)
 	}
@@ -172,6 +172,16 @@ func (m *model) answered(r *Request, a *delivery.Answer, late bool, now time.Tim
 	if a.Class == delivery.ClassAsked && !late || a.Class == delivery.ClassGone {
 		m.probe = true
 	}
+}
+
+// accepts is how many of the events, from the first on, the consumer took.
+func accepts(events []*event.Event, a *delivery.Answer) (n int) {
+	for _, e := range events {
+		if a.Class == delivery.ClassSuccess || e.Sequence <= a.AcceptedThrough {
+			n++
+		}
+	}
+	return n
 }
 
 func (m *model) isOffered(sequence int64) bool {

@@ -144,7 +144,7 @@ func (p *Plan) limit() int {
 	case p.probe:
 		return 1
 	case p.batchLimit > 0:
-		return p.batchLimit
+		return min(p.batchLimit, p.batch())
 	}
 	return p.batch()
 }

@@ -199,6 +199,7 @@ type Plan struct {
 
 	held       map[event.Key]*heldKey
 	heldEvents int
+	heldBytes  int // of those that are kept here
 	crowded    int // events of the window that have to wait, and may not
 	aside      aside
 	dead       []int64

@@ -136,19 +136,20 @@ func (w *window) position() Stream {
 	}
 	s := Stream{Cursor: first.sequence - 1, Scanned: w.scanned, Previous: first.previous}
 	last := first.sequence
-	if w.top > last {
-		for _, e := range w.list[w.head+1:] {
-			if e.event == nil {
-				continue
-			}
-			if e.behind > last && last < w.top {
-				s.Settled = append(s.Settled, last+1, e.behind)
-			}
-			last = e.sequence
+	for _, e := range w.list[w.head+1:] {
+		if last >= w.top {
+			break
 		}
-		if w.behind > last && w.top > last {
-			s.Settled = append(s.Settled, last+1, w.behind)
+		if e.event == nil {
+			continue
 		}
+		if e.behind > last {
+			s.Settled = append(s.Settled, last+1, e.behind)
+		}
+		last = e.sequence
+	}
+	if w.behind > last && w.top > last {
+		s.Settled = append(s.Settled, last+1, w.behind)
 	}
 	if len(w.ranges) > 0 {
 		s.Settled = append(s.Settled, w.ranges...)
