@@ -1,7 +1,7 @@
 package store
 
 import (
-	"encoding/json"
+	"fmt"
 	"time"
 )
 
@@ -11,7 +11,7 @@ type storedFailing struct {
 	Sequence         int64 `json:"sequence"`
 	Attempts         int   `json:"attempts"`
 	WaitMicroseconds int64 `json:"wait_us"`
-	Proven           bool  `json:"proven,omitempty"`
+	Proven           bool  `json:"proven"`
 }
 
 // failingText is the column failing; nil: NULL, there are none.
@@ -19,16 +19,15 @@ func failingText(events []FailingEvent) *string {
 	if len(events) == 0 {
 		return nil
 	}
-	stored := make([]storedFailing, len(events))
+	text := []byte("[")
 	for i, e := range events {
-		stored[i] = storedFailing{e.Sequence, e.Attempts, max(0, e.Wait.Microseconds()), e.Proven}
+		if i > 0 {
+			text = append(text, ',')
+		}
+		text = fmt.Appendf(text, `{"sequence":%d,"attempts":%d,"wait_us":%d,"proven":%t}`,
+			e.Sequence, e.Attempts, max(0, e.Wait.Microseconds()), e.Proven)
 	}
-	text, err := json.Marshal(stored)
-	if err != nil {
-		panic(err) // numbers and booleans
-	}
-	column := string(text)
-	return &column
+	return new(string(append(text, ']')))
 }
 
 // failingEvents are the columns failing and failing_at at a later time. Those up

@@ -6,8 +6,6 @@ import (
 	"fmt"
 
 	"github.com/jackc/pgx/v5"
-
-	"postroad/event"
 )
 
 // movingKinds are the controls that move the position, or what is set aside: one
@@ -55,10 +53,6 @@ type moveArgs struct {
 	ResourceName      string `json:"resourceName"`
 	ResourceRecordKey string `json:"resourceRecordKey"`
 	Sequence          int64  `json:"sequence"`
-}
-
-func (a moveArgs) key() event.Key {
-	return event.Key{ResourceName: a.ResourceName, ResourceRecordKey: a.ResourceRecordKey}
 }
 
 // applyMoves applies the pending moves of a locked row in the order in which they

@@ -105,11 +105,7 @@ func seek(ctx context.Context, tx pgx.Tx, subscriber string, to int64) error {
 		if run.Scanned > to {
 			scanned = run.Scanned
 		}
-		for _, e := range run.FailingEvents {
-			if e.Sequence > to {
-				failing = append(failing, e)
-			}
-		}
+		failing = run.FailingEvents // those that it passes are no longer read
 	}
 	_, err = tx.Exec(ctx, `
 		UPDATE runs SET cursor = $2, settled = $3, scanned = $4, failing = $5::text::jsonb, failing_at = clock_timestamp(),
