@@ -371,6 +371,24 @@ func TestReplay(t *testing.T) {
 	s.position(5)
 }
 
+// TestDeadAgain replays a dead letter that is refused again: it stays one, as it
+// loses nothing by it and there may be nothing else to try.
+func TestDeadAgain(t *testing.T) {
+	t.Parallel()
+	for _, policy := range []string{event.OnExhaustedHold, event.OnExhaustedSkip} {
+		cfg := testConfig(1, 1, policy)
+		cfg.Replay, cfg.Retry.EventAttempts = 7, 1
+		s := tell(t, cfg, eventsFrom(1, "a"))
+		s.Plan = New(cfg, State{Dead: []int64{1}}, s.now)
+		s.Offer(s.log, nil, 1)
+		s.Answered(s.sends(1), refused(), s.now)
+		if got := s.changes(); got == nil || len(got.Dead) != 1 || len(got.Hold) != 0 {
+			t.Errorf("%s: %+v", policy, got)
+		}
+		s.position(1)
+	}
+}
+
 // TestAuto shows what is learned, and what is not.
 func TestAuto(t *testing.T) {
 	t.Parallel()
