@@ -15,11 +15,16 @@ type compactable struct {
 	after int64 // milliseconds
 }
 
-// Compact goes on compacting feeds, each by up to most events that it looks at,
-// and says how many it removed and whether there are more to look at. Then call it
+// compactRows bounds how many events one step looks at: it finds all events of each
+// of their records, and whoever wants to make a subscriber waits for it.
+const compactRows = 2_000
+
+// Compact goes on compacting feeds, each by up to most events that it looks at
+// and 2,000 in any case, and says how many it removed and whether there are more to look at. Then call it
 // again. What it could not do for one feed keeps it from no other.
 func (l *Log) Compact(ctx context.Context, most int) (removed int, more bool, err error) {
 	const pageMax = 1_000
+	most = min(most, compactRows)
 	var failed []error
 	for after := int64(0); ; {
 		rows, _ := l.pool.Query(ctx, `

@@ -1,10 +1,13 @@
 package eventlog_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -210,6 +213,57 @@ func TestCompactedReads(t *testing.T) {
 	must(t, b.log.Retain(t.Context(), 10))
 	if page, err := b.log.Read(t.Context(), feed.ID, 3, 10); err != nil || page.FirstSequence != 4 || page.CompactedThrough != 0 {
 		t.Errorf("above a floor that passed it nothing is compacted: %+v, %v", page, err)
+	}
+}
+
+// TestCompactionUnderLoad: while it is published, read and compacted at once, by
+// steps that are broken off, every subscriber gets every event; in the end each
+// record has one.
+func TestCompactionUnderLoad(t *testing.T) {
+	t.Parallel()
+	b := setup(t, eventlog.Config{RingEvents: 64, PageRows: 50})
+	b.compactAfter(b.feed, time.Minute)
+	const total, keys = 3_000, 20
+	done := make(chan struct{})
+	var publishing, reading, compacting sync.WaitGroup
+	publishing.Go(func() {
+		for n := 0; n < total; n += keys {
+			if _, err := b.log.Append(t.Context(), b.feed, records(keys)); err != nil {
+				t.Error(err)
+				return
+			}
+		}
+	})
+	for i := range 4 {
+		b.subscribe(b.feed, fmt.Sprint("s", i), 0, "{}", "")
+		reading.Go(func() { b.subscriberReads(fmt.Sprint("s", i), total) })
+	}
+	compacting.Go(func() {
+		for {
+			select {
+			case <-done:
+				return
+			default:
+			}
+			b.grow(b.feed, math.MaxInt64, time.Hour)
+			ctx, cancel := context.WithTimeout(b.t.Context(), rand.N(200*time.Millisecond))
+			_, _, _ = b.log.Compact(ctx, 30)
+			cancel()
+		}
+	})
+	publishing.Wait()
+	reading.Wait()
+	close(done)
+	compacting.Wait()
+	if b.readFeed("default").CompactedThrough == 0 {
+		t.Error("nothing was compacted beside the readers")
+	}
+	b.grow(b.feed, math.MaxInt64, time.Hour)
+	b.compactAll(100)
+	var kept string
+	must(t, b.pool.QueryRow(t.Context(), `SELECT min(sequence) || ' ' || count(*) || ' ' || count(DISTINCT resource_key) FROM events`).Scan(&kept))
+	if want := fmt.Sprint(total-keys+1, keys, keys); kept != want {
+		t.Errorf("the first one kept, how many, of how many records: %s, want %s", kept, want)
 	}
 }
 
