@@ -60,7 +60,7 @@ func (r *run) checkpointOf(s *planner.Snapshot) *store.Checkpoint {
 		c.WaitClass, c.WaitReason = s.Wait.Class, s.Wait.Reason
 	}
 	if r.replay != nil {
-		c.Replay, c.ReplayDone = r.replay.ID, r.replay.Done+r.delivered
+		c.Replay, c.ReplayDone = r.replay.ID, r.replay.Done+int64(r.plan.Passed())
 	}
 	return c
 }

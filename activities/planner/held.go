@@ -264,6 +264,7 @@ func (p *Plan) unhold(h *heldKey, sequence int64) {
 	h.count--
 	p.heldEvents--
 	p.dealt++
+	p.unheld++
 	p.aside.unhold(item.event.Sequence)
 	h.removed = p.aside.next()
 	if item.replay != 0 {

@@ -187,6 +187,7 @@ type Plan struct {
 	idle     bool // Next found nothing, and nothing happened since
 	epoch    int  // rises with each wait and each hold
 	dealt    int  // events settled or set aside so far
+	unheld   int  // of them, events that had waited behind a held key
 
 	// What an earlier run knew of its first event.
 	begun         bool // the first event was offered
