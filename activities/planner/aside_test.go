@@ -281,6 +281,15 @@ func TestHeldRead(t *testing.T) {
 		t.Errorf("%+v, %d held", got, s.heldEvents)
 	}
 
+	t.Run("it was empty from the start", func(t *testing.T) {
+		s.Plan = New(s.cfg, State{Held: []store.HeldKey{{Key: key("a")}}}, s.now)
+		if got := s.changes(); len(got.Release) != 1 {
+			t.Errorf("%+v", got)
+		}
+		if _, ok := s.HeldWanted(s.now); ok {
+			t.Error("it is wanted")
+		}
+	})
 	t.Run("nothing waits any more", func(t *testing.T) {
 		s.Plan = New(s.cfg, state, s.now)
 		s.now = s.now.Add(time.Second)

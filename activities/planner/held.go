@@ -49,6 +49,10 @@ func (p *Plan) takeUpHeld(list []store.HeldKey, now time.Time) {
 	}
 	p.held = make(map[event.Key]*heldKey, len(list))
 	for _, k := range list {
+		if k.Events == 0 { // what waited was removed
+			p.aside.release(k.Key)
+			continue
+		}
 		p.held[k.Key] = &heldKey{
 			key: k.Key, count: k.Events, attempts: k.Attempts, due: now.Add(k.Wait), status: k.LastStatus, text: k.LastError,
 		}
@@ -186,7 +190,7 @@ func (p *Plan) heldDue() *heldKey {
 // HeldWanted returns a held key that is due and whose events are not here. The
 // caller reads the first ones from the row store, by sequence, and calls
 // OfferHeld; if it cannot, it asks again. What was delivered of the key is
-// committed by then.
+// committed by then, and so is something that waits.
 func (p *Plan) HeldWanted(now time.Time) (key event.Key, ok bool) {
 	if p.Stopped() {
 		return key, false
@@ -195,6 +199,9 @@ func (p *Plan) HeldWanted(now time.Time) (key event.Key, ok bool) {
 	for _, h := range p.held {
 		if h.inFlight || h.complete || len(h.queue) > 0 || h.due.After(now) || h.removed > p.aside.committed {
 			continue
+		}
+		if len(h.recent) >= h.count {
+			continue // the row store does not have it yet
 		}
 		if wanted == nil || h.due.Before(wanted.due) || h.due.Equal(wanted.due) && before(h.key, wanted.key) {
 			wanted = h
