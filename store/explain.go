@@ -11,7 +11,7 @@ import (
 	"postroad/event"
 )
 
-// ErrEventNotFound: the feed has no event of that number.
+// ErrEventNotFound says that the feed has no event of that number.
 var ErrEventNotFound = errors.New("no such event")
 
 // What became of an event of a subscriber. Of those that hold, the first in this

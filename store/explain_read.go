@@ -24,9 +24,8 @@ type explained struct {
 	run   *explainedRun
 	event ExplainedEvent
 	history
-	held     *DeliveryHold
-	dead     *DeliveryDeadLetter
-	replayed int64 // the open replay that will send it
+	held *DeliveryHold
+	dead *DeliveryDeadLetter
 }
 
 // explainedRun is a subscriber that is asked about.
