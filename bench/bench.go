@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"postroad/internal/apiclient"
@@ -26,8 +27,15 @@ type Config struct {
 	// Dir holds the data while it runs, in a directory of its own that is
 	// removed; "": the system's place for such.
 	Dir string
-	// Events is how many are delivered; default 200,000.
+	// Scenarios are the names of those to run; none: all.
+	Scenarios []string
+	// Quick runs smaller ones: for correctness, not for figures.
+	Quick bool
+	// Events is how many a scenario delivers; default: as it declares.
 	Events int
+	// Delay is how long the consumer takes for an answer where it takes its time;
+	// default 40 ms.
+	Delay time.Duration
 	// Progress is told what is done, a line at a time; nil: nobody.
 	Progress io.Writer
 
@@ -41,16 +49,13 @@ type Config struct {
 
 // WithDefaults returns a copy with the defaults filled in.
 func (c Config) WithDefaults() Config {
-	if c.Events == 0 {
-		c.Events = 200_000
-	}
 	if c.Progress == nil {
 		c.Progress = io.Discard
 	}
 	for _, d := range []struct {
 		field *time.Duration
 		value time.Duration
-	}{{&c.StartMax, 2 * time.Minute}, {&c.StopMax, 45 * time.Second}, {&c.StallMax, time.Minute}} {
+	}{{&c.Delay, 40 * time.Millisecond}, {&c.StartMax, 2 * time.Minute}, {&c.StopMax, 45 * time.Second}, {&c.StallMax, time.Minute}} {
 		if *d.field == 0 {
 			*d.field = d.value
 		}
@@ -62,67 +67,64 @@ func (c Config) validate() error {
 	switch {
 	case len(c.Command) == 0:
 		return errors.New("bench: Command is required")
-	case c.Events < 1:
-		return errors.New("bench: Events must be above 0")
+	case c.Events < 0:
+		return errors.New("bench: Events must not be below 0")
+	case c.Delay < 0:
+		return errors.New("bench: Delay must not be below 0")
 	}
 	return nil
 }
 
 // Report is what a run found.
 type Report struct {
-	// Events is how many were delivered, BodyBytes how long each request's body
-	// was.
-	Events    int `json:"events"`
-	BodyBytes int `json:"bodyBytes"`
-	// Floor is one loop of net/http posting the same bodies over one
-	// connection, measured before and after the product.
-	Floor Rate `json:"floor"`
-	// Ordered is one ordered subscriber: one lane, batch 1, attempts recorded.
-	Ordered Rate `json:"ordered"`
-	// Ratio is Ordered over Floor.
-	Ratio float64 `json:"ratio"`
-	// CPURatio is the CPU time of the product with PostgreSQL and Temporal over
-	// that of the floor's client, per delivery; 0: not measured.
-	CPURatio float64 `json:"cpuRatio,omitempty"`
-	// Publish is how fast the events were taken in, as one stream of NDJSON.
-	Publish Rate `json:"publish"`
-	// Received is what the receiver saw of the ordered subscriber.
-	Received LaneReport `json:"received"`
-	// Faults is what must not be; empty: nothing was lost, repeated or out of
-	// order.
-	Faults []string `json:"faults"`
+	// Quick says that the run was too short for its figures to be quoted.
+	Quick   bool     `json:"quick,omitempty"`
+	Results []Result `json:"results"`
 }
 
-// run is one measurement under way.
+// Failed reports that an event was lost, repeated or out of order somewhere.
+func (r Report) Failed() bool {
+	return slices.ContainsFunc(r.Results, func(one Result) bool { return len(one.Faults) > 0 })
+}
+
+// run is a product and a receiver that run.
 type run struct {
 	cfg      Config
 	product  *process
 	receiver *process
 	api      *apiclient.Client
 	sink     *apiclient.Client
-	report   Report
 }
 
-// Run measures. An error means that there is no result; a result with Faults
-// means that the product failed.
+// Run measures one scenario after the other, against one product. An error means
+// that there is no result; a result with Faults means that the product failed.
 func Run(ctx context.Context, cfg Config) (report Report, err error) {
 	cfg = cfg.WithDefaults()
 	if err := cfg.validate(); err != nil {
+		return Report{}, err
+	}
+	scenarios, err := choose(cfg.Scenarios)
+	if err != nil {
 		return Report{}, err
 	}
 	dir, err := os.MkdirTemp(cfg.Dir, "postroad-bench-")
 	if err != nil {
 		return Report{}, fmt.Errorf("make a data directory: %w", err)
 	}
-	r := &run{cfg: cfg, report: Report{Events: cfg.Events, BodyBytes: bodyBytes, Faults: []string{}}}
+	r := &run{cfg: cfg}
 	defer func() { err = errors.Join(err, r.stop(dir)) }()
 	if err := r.start(ctx, dir); err != nil {
 		return Report{}, err
 	}
-	if err := r.measure(ctx); err != nil {
-		return Report{}, err
+	report = Report{Quick: cfg.Quick}
+	for _, s := range scenarios {
+		result, err := r.scenario(ctx, s)
+		if err != nil {
+			return Report{}, err
+		}
+		report.Results = append(report.Results, result)
 	}
-	return r.report, nil
+	return report, nil
 }
 
 func (r *run) say(format string, args ...any) { fmt.Fprintf(r.cfg.Progress, format+"\n", args...) }
@@ -210,15 +212,14 @@ func removeData(dir string) error {
 	return nil
 }
 
-// lane reads the receiver's book.
-func (r *run) lane(ctx context.Context, name string) (LaneReport, error) {
-	answer, err := r.sink.Do(ctx, apiclient.Request{Method: http.MethodGet, Path: "/report/" + name}, nil)
-	if err != nil {
-		return LaneReport{}, fmt.Errorf("read the receiver's book: %w", err)
+// book reads a book of the receiver.
+func book[T any](ctx context.Context, r *run, path string) (report T, err error) {
+	answer, err := r.sink.Do(ctx, apiclient.Request{Method: http.MethodGet, Path: path}, nil)
+	if err == nil {
+		err = json.Unmarshal(answer.Body, &report)
 	}
-	var report LaneReport
-	if err := json.Unmarshal(answer.Body, &report); err != nil {
-		return LaneReport{}, fmt.Errorf("read the receiver's book: %w", err)
+	if err != nil {
+		return report, fmt.Errorf("read the receiver's book: %w", err)
 	}
 	return report, nil
 }

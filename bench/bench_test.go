@@ -19,7 +19,7 @@ import (
 
 func TestEventsAreWhatTheFloorSends(t *testing.T) {
 	t.Parallel()
-	text, err := io.ReadAll(&stream{n: 1000})
+	text, err := io.ReadAll(&stream{n: 1000, line: appendEvent})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -79,7 +79,7 @@ func TestReceiver(t *testing.T) {
 					t.Fatalf("answered %s", response.Status)
 				}
 			}
-			got := book(t, server.URL, lane)
+			got := bookOf[LaneReport](t, server.URL, "/report/"+lane)
 			if got.BodyBytes != int64(4*len(c.sequences)) || got.FirstAt == 0 || got.LastAt < got.FirstAt {
 				t.Errorf("book: %+v", got)
 			}
@@ -91,10 +91,9 @@ func TestReceiver(t *testing.T) {
 	}
 }
 
-func book(t *testing.T, url, lane string) LaneReport {
+func bookOf[T any](t *testing.T, url, path string) T {
 	t.Helper()
-	r := &run{sink: &apiclient.Client{URL: url}}
-	report, err := r.lane(t.Context(), lane)
+	report, err := book[T](t.Context(), &run{sink: &apiclient.Client{URL: url}}, path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -118,7 +117,7 @@ func TestServeReceiver(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got := book(t, url, "floor")
+	got := bookOf[LaneReport](t, url, "/report/floor")
 	if rate.Requests != 500 || rate.PerSecond <= 0 || got.Events != 500 || got.Gaps+got.Repeats > 0 || got.BodyBytes != 500*bodyBytes {
 		t.Errorf("rate %+v, book %+v", rate, got)
 	}
@@ -145,17 +144,25 @@ func TestJudge(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			r := &run{cfg: Config{Events: 10}, report: Report{Received: good}}
-			c.change(&r.report.Received)
-			r.judge()
-			if text := strings.Join(r.report.Faults, "; "); (c.want == "") != (text == "") || !strings.Contains(text, c.want) {
-				t.Errorf("faults %q, want %q", text, c.want)
-			}
-			var table bytes.Buffer
-			if err := r.report.WriteTable(&table); err != nil || strings.Contains(table.String(), "FAILED") != (c.want != "") {
-				t.Errorf("table: %v\n%s", err, table.String())
-			}
+			got := good
+			c.change(&got)
+			r := Result{Events: 10, Received: &got}
+			r.judgeOrder()
+			wantFault(t, r, c.want)
 		})
+	}
+}
+
+// wantFault wants a fault of the result, or none for "", and the table to show it.
+func wantFault(t *testing.T, r Result, want string) {
+	t.Helper()
+	if text := strings.Join(r.Faults, "; "); (want == "") != (text == "") || !strings.Contains(text, want) {
+		t.Errorf("faults %q, want %q", text, want)
+	}
+	report := Report{Results: []Result{{}, r}}
+	var table bytes.Buffer
+	if err := report.WriteTable(&table); err != nil || report.Failed() != (want != "") || strings.Contains(table.String(), "FAILED") != (want != "") {
+		t.Errorf("table: %v\n%s", err, table.String())
 	}
 }
 
@@ -183,7 +190,7 @@ func TestTreeCPU(t *testing.T) {
 // TestRunSaysWhatDied: a product that cannot start is shown with its own words.
 func TestRunSaysWhatDied(t *testing.T) {
 	t.Parallel()
-	_, err := Run(t.Context(), Config{Command: []string{"/bin/sh", "-c", "echo it is broken >&2; exit 3", "sh"}, Dir: t.TempDir(), Events: 1})
+	_, err := Run(t.Context(), Config{Command: []string{"/bin/sh", "-c", "echo it is broken >&2; exit 3", "sh"}, Dir: t.TempDir()})
 	if err == nil || !strings.Contains(err.Error(), "it is broken") || !strings.Contains(err.Error(), "exit status 3") {
 		t.Errorf("error %v", err)
 	}

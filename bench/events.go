@@ -44,8 +44,10 @@ func appendEvent(b []byte, i int) []byte {
 	return append(b, '}', '\n')
 }
 
-// stream reads as the NDJSON of the first n events.
+// stream reads as the NDJSON of the first n events, which line appends by their
+// index.
 type stream struct {
+	line    func(b []byte, i int) []byte
 	n, next int
 	buffer  []byte
 	unread  []byte
@@ -59,7 +61,7 @@ func (s *stream) Read(p []byte) (int, error) {
 		}
 		s.buffer = s.buffer[:0]
 		for ; s.next < s.n && len(s.buffer) < 32<<10; s.next++ {
-			s.buffer = appendEvent(s.buffer, s.next)
+			s.buffer = s.line(s.buffer, s.next)
 		}
 		s.unread = s.buffer
 	}

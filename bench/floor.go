@@ -36,17 +36,27 @@ func rateOf(requests int, seconds float64, cpu time.Duration) Rate {
 // floor sends the bodies of the first n events in one loop over one keep-alive
 // connection: what any sender in order would have to do at least.
 func floor(ctx context.Context, url string, n int) (Rate, error) {
-	transport := &http.Transport{MaxConnsPerHost: 1, MaxIdleConnsPerHost: 1, DisableCompression: true}
-	defer transport.CloseIdleConnections()
-	client := &http.Client{Transport: transport}
 	bodies := make([][]byte, min(n, floorBodiesMax))
 	for i := range bodies {
 		bodies[i] = eventData(i)
 	}
+	rate, err := loop(ctx, url, n, bodies)
+	if err != nil {
+		return Rate{}, fmt.Errorf("measure the floor: %w", err)
+	}
+	return rate, nil
+}
+
+// loop sends n requests with these bodies, from the first again where they are
+// fewer, one after the other over one connection.
+func loop(ctx context.Context, url string, n int, bodies [][]byte) (Rate, error) {
+	transport := &http.Transport{MaxConnsPerHost: 1, MaxIdleConnsPerHost: 1, DisableCompression: true}
+	defer transport.CloseIdleConnections()
+	client := &http.Client{Transport: transport}
 	cpu, started := ownCPU(), time.Now()
 	for i := range n {
 		if err := post(ctx, client, url, int64(i+1), bodies[i%len(bodies)]); err != nil {
-			return Rate{}, fmt.Errorf("measure the floor: %w", err)
+			return Rate{}, err
 		}
 	}
 	return rateOf(n, time.Since(started).Seconds(), ownCPU()-cpu), nil

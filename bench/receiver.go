@@ -15,11 +15,16 @@ import (
 )
 
 // Receiver is the consumer that the benchmark delivers to, in a process of its
-// own: it answers 204 at once and keeps book of order and repeats. Deliveries
-// go to /in/<lane>, the book of a lane is read at /report/<lane>.
+// own: it answers 204 and keeps book of order and repeats.
+//
+// Deliveries to /in/<lane> are answered at once, and have to come in the order of
+// their sequences; the book of a lane is read at /report/<lane>. Those to
+// /keys/<book>?delay=<duration> are answered after that time, and have to come in
+// order for each record; the book is read by GET at the same path.
 type Receiver struct {
 	mu    sync.Mutex
 	lanes map[string]*lane
+	books map[string]*keyBook
 }
 
 // lane is the book of one stream of requests.
@@ -53,7 +58,9 @@ type LaneReport struct {
 func (r LaneReport) Seconds() float64 { return time.Duration(r.LastAt - r.FirstAt).Seconds() }
 
 // NewReceiver returns a receiver without a book yet.
-func NewReceiver() *Receiver { return &Receiver{lanes: map[string]*lane{}} }
+func NewReceiver() *Receiver {
+	return &Receiver{lanes: map[string]*lane{}, books: map[string]*keyBook{}}
+}
 
 func (r *Receiver) lane(name string) *lane {
 	r.mu.Lock()
@@ -64,6 +71,22 @@ func (r *Receiver) lane(name string) *lane {
 		r.lanes[name] = l
 	}
 	return l
+}
+
+func (r *Receiver) book(name string) *keyBook {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	b := r.books[name]
+	if b == nil {
+		b = newKeyBook()
+		r.books[name] = b
+	}
+	return b
+}
+
+func writeJSON(w http.ResponseWriter, value any) {
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(value)
 }
 
 // ServeHTTP implements http.Handler.
@@ -77,13 +100,16 @@ func (r *Receiver) ServeHTTP(w http.ResponseWriter, request *http.Request) {
 		w.WriteHeader(http.StatusNoContent)
 		return
 	}
+	if name, ok := strings.CutPrefix(request.URL.Path, "/keys/"); ok {
+		r.book(name).serve(w, request)
+		return
+	}
 	if name, ok := strings.CutPrefix(request.URL.Path, "/report/"); ok {
 		l := r.lane(name)
 		l.mu.Lock()
 		report := l.report
 		l.mu.Unlock()
-		w.Header().Set("Content-Type", "application/json")
-		_ = json.NewEncoder(w).Encode(report)
+		writeJSON(w, report)
 		return
 	}
 	http.NotFound(w, request)
