@@ -151,7 +151,7 @@ func (p *Plan) enqueue(h *heldKey, e *event.Event) {
 	p.aside.hold(store.HeldEvent{Sequence: e.Sequence, Key: h.key, Replay: p.cfg.Replay})
 	h.count++
 	p.heldEvents++
-	if at < len(h.queue) || h.complete && len(h.queue) < p.heldAhead && p.heldBytes < heldBytesMax {
+	if at < len(h.queue) || h.complete && len(h.queue) < p.heldAhead && p.heldBytes < p.heldBytesMax {
 		h.queue = slices.Insert(h.queue, at, item)
 		p.heldBytes += e.Size()
 		return

@@ -168,6 +168,7 @@ func (w *world) begin(resume bool) {
 	w.p = New(w.cfg, state, w.now)
 	w.tell("begin: lanes %v batch %v, %+v", w.cfg.Lanes, w.cfg.BatchSize, state)
 	w.p.windowMin, w.p.trialWindow, w.p.heldAhead = w.draw(2, 12), w.draw(2, 20), w.draw(1, 4)
+	w.p.heldBytesMax = pick(w, 0, 600, heldBytesMax)
 	w.from = state.Stream
 	early := state.Probe && len(state.Stream.Failing) >= w.p.lanes
 	w.m = w.db.model.clone()

@@ -308,6 +308,15 @@ func (w *world) look() {
 	if w.p.window.live > max(w.p.windowMin, w.p.trialWindow, 2*w.p.lanes*w.p.batch()) && w.cfg.Lanes > 0 && w.cfg.BatchSize > 0 {
 		w.fail("%d events in the window", w.p.window.live)
 	}
+	kept := 0
+	for _, h := range w.p.held {
+		for _, item := range h.queue {
+			kept += item.event.Size()
+		}
+	}
+	if kept != w.p.heldBytes {
+		w.fail("%d bytes of held events are kept, not %d", kept, w.p.heldBytes)
+	}
 	requests, events := w.p.InFlight()
 	for _, r := range w.flying {
 		events -= len(r.Events)

@@ -195,8 +195,8 @@ type Plan struct {
 	olderRow      bool     // it did not say which events fail
 	sent          [3]int64 // range_first, range_last, range_attempt
 
-	// windowMin, trialWindow and heldAhead, for tests.
-	windowMin, trialWindow, heldAhead int
+	// The constants of these names, for tests.
+	windowMin, trialWindow, heldAhead, heldBytesMax int
 
 	held       map[event.Key]*heldKey
 	heldEvents int
@@ -240,7 +240,7 @@ func New(cfg Config, state State, now time.Time) *Plan {
 		firstAttempts: state.EventAttempt, olderRow: len(state.Stream.Failing) == 0, sent: [3]int64{state.RangeFirst, state.RangeLast, int64(state.RangeAttempt)},
 		failures: state.Failures, asked: state.Asked, probe: state.Probe, batchLimit: state.BatchLimit,
 		lastError: state.LastError, heldEvents: state.HeldEvents, dead: state.Dead,
-		windowMin: windowMin, trialWindow: trialWindow, heldAhead: heldAhead,
+		windowMin: windowMin, trialWindow: trialWindow, heldAhead: heldAhead, heldBytesMax: heldBytesMax,
 	}
 	p.auto = newAuto(cfg, state)
 	p.lanes = p.auto.lanes
