@@ -36,10 +36,15 @@ type outage struct {
 
 // newOutage makes a subscriber with the default schedule to an endpoint that is
 // down, and a backlog.
-func newOutage(t *testing.T, url string, batch int) *outage {
+func newOutage(t *testing.T, url string, batch int, changes ...func(*event.Subscriber)) *outage {
 	t.Helper()
 	o := &outage{bundle: setup(t)}
-	o.create(url, func(s *event.Subscriber) { s.BatchSize, s.Retry.Schedule = event.Count(batch), event.ScheduleDefault() })
+	o.create(url, func(s *event.Subscriber) {
+		s.BatchSize, s.Retry.Schedule = event.Count(batch), event.ScheduleDefault()
+		for _, change := range changes {
+			change(s)
+		}
+	})
 	o.more(outageBacklog)
 	return o
 }
@@ -53,8 +58,11 @@ func (o *outage) more(n int) {
 func (o *outage) pass(d time.Duration) {
 	o.t.Helper()
 	o.exec(`UPDATE runs SET not_before = not_before - $1::interval, failing_since = failing_since - $1::interval,
+		failing_at = failing_at - $1::interval, wake_at = wake_at - $1::interval,
 		paused_until = paused_until - $1::interval, last_delivered_at = last_delivered_at - $1::interval,
 		checked_at = checked_at - $1::interval`, d)
+	o.exec(`UPDATE held_keys SET not_before = not_before - $1::interval, since = since - $1::interval`, d)
+	o.exec(`UPDATE replays SET failing_at = failing_at - $1::interval`, d)
 	o.passed += d
 }
 

@@ -43,7 +43,7 @@ func (p *Plan) Answered(r *Request, a *delivery.Answer, now time.Time) (settled 
 		p.lastError = answerText(a)
 	}
 	p.auto.answered(r, a, p.requests+1)
-	p.prove(accepted)
+	p.prove(accepted, now)
 	switch a.Class {
 	case delivery.ClassSuccess:
 		if !late {

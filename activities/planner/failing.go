@@ -47,7 +47,8 @@ func (p *Plan) takeUpFailing(list []store.FailingEvent, now time.Time) {
 		}
 		p.failing = append(p.failing, &failing{
 			sequence: f.Sequence, attempts: f.Attempts, due: now.Add(f.Wait), proven: f.Proven,
-			trial: p.exhausted(f.Attempts) && !f.Proven && f.Wait > 0, text: p.lastError,
+			// After a wait it is asked itself before anything is tried for it.
+			trial: p.exhausted(f.Attempts) && !f.Proven && f.Wait > 0 && !p.probe, text: p.lastError,
 		})
 	}
 	if len(p.failing) == p.lanes && p.probe {
@@ -113,8 +114,10 @@ func (p *Plan) charge(e *entry, refused refusal, now time.Time) {
 }
 
 // prove notes that events were accepted: of whatever is refused with another
-// key the endpoint is not at fault, and what has no attempts left is set aside.
-func (p *Plan) prove(accepted []*event.Event) {
+// key the endpoint is not at fault, and what has just used up its attempts is set
+// aside. What was refused before a wait may have been refused as all else was:
+// it is sent once more, at once.
+func (p *Plan) prove(accepted []*event.Event, now time.Time) {
 	for _, f := range slices.Clone(p.failing) {
 		if f.entry == nil || f.proven {
 			continue
@@ -123,9 +126,14 @@ func (p *Plan) prove(accepted []*event.Event) {
 		if !slices.ContainsFunc(accepted, func(e *event.Event) bool { return e.Key() != key }) {
 			continue
 		}
+		fresh := f.trial
 		f.proven, f.trial = true, false
-		if !f.inFlight && p.exhausted(f.attempts) {
+		switch {
+		case f.inFlight || !p.exhausted(f.attempts):
+		case fresh:
 			p.setAside(f)
+		default:
+			f.due = now
 		}
 	}
 }

@@ -44,6 +44,7 @@ type modelFail struct {
 	key      event.Key
 	attempts int
 	proven   bool
+	fresh    bool // its attempts were used up since the last wait
 	inFlight bool
 	due      time.Time
 }
@@ -157,16 +158,19 @@ func (m *model) answered(r *Request, a *delivery.Answer, late bool, now time.Tim
 		f := m.fails[sequence]
 		other := slices.ContainsFunc(r.Events[:n], func(e *event.Event) bool { return e.Key() != f.key })
 		if other && !f.proven && m.isOffered(sequence) {
-			f.proven = true
-			if !f.inFlight && f.attempts >= m.retry.EventAttempts && m.policy != event.OnExhaustedHalt {
-				m.setAside(sequence)
-			}
+			m.proves(sequence, f, now)
 		}
 	}
 	if !late {
 		m.count(r, n, a)
 	}
-	if a.Class == delivery.ClassRecord && len(r.Events)-n == 1 && r.kind != kindTrial {
+	switch {
+	case a.Class != delivery.ClassRecord || n == len(r.Events):
+	case r.kind == kindTrial:
+		for _, f := range m.fails {
+			f.fresh = false
+		}
+	case len(r.Events)-n == 1:
 		m.refused(r.Events[n], retryAfter(a), now)
 	}
 	if a.Class == delivery.ClassAsked && !late || a.Class == delivery.ClassGone {
@@ -182,6 +186,19 @@ func accepts(events []*event.Event, a *delivery.Answer) (n int) {
 		}
 	}
 	return n
+}
+
+// proves: an event of another key was accepted.
+func (m *model) proves(sequence int64, f *modelFail, now time.Time) {
+	fresh := f.fresh
+	f.proven, f.fresh = true, false
+	switch {
+	case f.inFlight || f.attempts < m.retry.EventAttempts || m.policy == event.OnExhaustedHalt:
+	case fresh:
+		m.setAside(sequence)
+	default:
+		f.due = now
+	}
 }
 
 func (m *model) isOffered(sequence int64) bool {
@@ -258,6 +275,8 @@ func (m *model) refused(e *event.Event, retryAfter time.Duration, now time.Time)
 		m.halt(e.Sequence)
 	case f.proven:
 		m.setAside(e.Sequence)
+	default:
+		f.fresh = true
 	}
 }
 
@@ -270,6 +289,11 @@ func (m *model) restart(lanes int, state *State) {
 		m.fails[sequence].inFlight = false
 		if i >= lanes {
 			delete(m.fails, sequence)
+		}
+	}
+	for _, f := range state.Stream.Failing {
+		if fail := m.fails[f.Sequence]; fail != nil {
+			fail.fresh = !state.Probe && !f.Proven && f.Wait > 0 && f.Attempts >= m.retry.EventAttempts && m.policy != event.OnExhaustedHalt
 		}
 	}
 }
