@@ -1,7 +1,6 @@
 package activities_test
 
 import (
-	"context"
 	"fmt"
 	"slices"
 	"testing"
@@ -11,29 +10,9 @@ import (
 
 	"postroad/contract"
 	"postroad/event"
-	"postroad/eventlog"
 	"postroad/internal/testkit"
 	"postroad/store"
 )
-
-// replay makes a replay of acme's.
-func (b *bundle) replay(r store.ReplayRequest) store.Replay {
-	b.t.Helper()
-	r.Subscriber, r.Source = "acme", "test"
-	r.Count = func(ctx context.Context, s store.ReplayStretch) (total, first, last int64, err error) {
-		return b.log.Count(ctx, s.FeedID, eventlog.Selection{After: s.After, Through: s.Through, Filter: s.Filter, Keys: s.Keys})
-	}
-	replay, _, err := b.store.CreateReplay(b.t.Context(), r)
-	check(b.t, err)
-	return replay
-}
-
-func (b *bundle) replayNow(id int64) store.Replay {
-	b.t.Helper()
-	replay, err := b.store.Replay(b.t.Context(), "acme", id)
-	check(b.t, err)
-	return replay
-}
 
 // TestSkip gives up the events that a consumer refuses, and brings them again.
 func TestSkip(t *testing.T) {
@@ -177,8 +156,7 @@ func TestSkipHalted(t *testing.T) {
 			b, p := halting(t, lanes)
 			b.drive(contract.OutcomeParked)
 			p.refuses.Store("4", true)
-			from, to := int64(11), int64(30)
-			b.replay(store.ReplayRequest{FromSequence: &from, ToSequence: &to})
+			b.replay(replayRange(11, 30))
 			b.publish(spread(keys, keys)...) // 41 to 50, behind the replay
 			since := p.Count()
 			for _, at := range []int64{15, 25} {
@@ -192,7 +170,7 @@ func TestSkipHalted(t *testing.T) {
 			p.mend("4")
 			b.drive(contract.OutcomeParked)
 			got := slices.Sorted(slices.Values(arrivals(t, p.Requests()[since:], p.accepted)))
-			want := slices.DeleteFunc(append(every(from, 1, to), every(n+1, 1, n+keys)...), func(s int64) bool { return s == 15 || s == 25 })
+			want := slices.DeleteFunc(append(every(11, 1, 30), every(n+1, 1, n+keys)...), func(s int64) bool { return s == 15 || s == 25 })
 			wantList(t, "accepted since the replay", got, want)
 			wantList(t, "dead letters", deadSequences(b.deadLetters()), []int64{15, 25})
 			if replay := b.replayNow(1); replay.State != store.ReplayDone || replay.Done != replay.Total || replay.Total != 20 {
