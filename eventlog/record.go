@@ -15,9 +15,9 @@ const (
 	// fewOfRecord is how many events of a record the index of records is asked
 	// for. It knows no order, so that a record with more of them is looked for in
 	// the feed itself, backwards: what is frequent is soon found.
-	fewOfRecord = 5_000
+	fewOfRecord = 2_000
 	// lookedForRecord is how many events of the feed one call then looks at.
-	lookedForRecord = 100_000
+	lookedForRecord = 50_000
 )
 
 // RecordPage is a stretch of a record's events, the newest first.

@@ -88,7 +88,7 @@ func TestRecordEvents(t *testing.T) {
 			SELECT $1, n, clock_timestamp(), 'Member', CASE WHEN n <= 6000 OR n = 120000 THEN $2 ELSE n::text END FROM generate_series(1, 120000) n`,
 			b.feed.ID, key.ResourceRecordKey)
 		got, pages := b.recordPages(b.feed, key, 1000)
-		if len(got) != 6001 || got[0].Sequence != 120000 || got[1].Sequence != 6000 || got[6000].Sequence != 1 || pages != 8 {
+		if len(got) != 6001 || got[0].Sequence != 120000 || got[1].Sequence != 6000 || got[6000].Sequence != 1 || pages != 9 {
 			t.Errorf("%d events on %d pages", len(got), pages)
 		}
 	})

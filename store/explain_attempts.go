@@ -205,7 +205,7 @@ func (x *explanation) remember(p *explained) {
 // past, in order. A record with very many events is looked for among those that
 // follow, which are then soon found.
 func (x *explanation) newerEvents(ctx context.Context, p *explained) ([]newerEvent, error) {
-	const fewMax = 5_000
+	const fewMax = 2_000
 	rows, err := x.tx.Query(ctx, `
 		WITH few AS MATERIALIZED (SELECT sequence FROM record_sequences($1, $2, $3) AS sequence LIMIT $7 + 1)
 		SELECT e.sequence, coalesce(e.event_type, '') FROM (
@@ -214,7 +214,7 @@ func (x *explanation) newerEvents(ctx context.Context, p *explained) ([]newerEve
 			WHERE (SELECT count(*) FROM few) <= $7
 			UNION ALL
 			(SELECT e.* FROM (
-				SELECT * FROM events e WHERE e.feed_id = $1 AND e.sequence > $4 AND e.sequence <= $5 ORDER BY e.sequence LIMIT 40 * $7) e
+				SELECT * FROM events e WHERE e.feed_id = $1 AND e.sequence > $4 AND e.sequence <= $5 ORDER BY e.sequence LIMIT 25 * $7) e
 			WHERE e.resource_name = $2 AND e.resource_key = $3 AND (SELECT count(*) FROM few) > $7
 			ORDER BY e.sequence LIMIT $6)) e
 		ORDER BY e.sequence`, p.run.FeedID, p.event.Key.ResourceName, p.event.Key.ResourceRecordKey,
