@@ -71,6 +71,9 @@ func (r *replayInput) refused(err error) error {
 	case store.ReplayAboveHead:
 		p = invalidAt(from, fmt.Sprintf("is above the head of the feed, which is %d: there is nothing to send again", refused.Head))
 		p.Head = &refused.Head
+	case store.ReplayToAboveHead:
+		p = invalidAt(to, fmt.Sprintf("is above the head of the feed, which is %d", refused.Head))
+		p.Head = &refused.Head
 	case store.ReplayReversed:
 		p = invalidAt(to, fmt.Sprintf("is before the beginning: the replay would go from %d to %d", refused.From, refused.To))
 	case store.ReplayBelowFloor:

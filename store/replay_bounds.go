@@ -63,7 +63,7 @@ func (s *Store) replayBounds(ctx context.Context, src source, r ReplayRequest) (
 		if *r.ToSequence <= src.floor && src.floor > 0 {
 			return 0, 0, below
 		}
-		to = min(to, *r.ToSequence)
+		to = *r.ToSequence
 	}
 	if r.FromTime != nil {
 		before, removed, err := s.recordedBefore(ctx, src, *r.FromTime, false)
@@ -86,6 +86,8 @@ func (s *Store) replayBounds(ctx context.Context, src source, r ReplayRequest) (
 		to = min(to, through)
 	}
 	switch {
+	case r.ToSequence != nil && *r.ToSequence > src.head: // cut short, it would be told from nothing
+		return 0, 0, &ReplayRefusedError{Reason: ReplayToAboveHead, To: *r.ToSequence, Head: src.head, FirstSequence: src.floor + 1}
 	case from > src.head:
 		return 0, 0, &ReplayRefusedError{Reason: ReplayAboveHead, From: from, Head: src.head, FirstSequence: src.floor + 1}
 	case from > to:

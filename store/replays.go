@@ -104,7 +104,7 @@ type ReplayCounter func(ctx context.Context, s ReplayStretch) (total, first, las
 type ReplayRequest struct {
 	Subscriber string
 	// FromSequence and ToSequence are the bounds, inclusive; nil: from the first
-	// event kept, to the head. A ToSequence above the head is the head.
+	// event kept, to the head.
 	FromSequence, ToSequence *int64
 	// FromTime and ToTime bound by the time of recording, inclusive. Where both
 	// kinds of bound are given, both hold.
@@ -129,6 +129,7 @@ type ReplayRequest struct {
 const (
 	ReplayEmpty       = "empty"         // no event matches, or none is missed
 	ReplayAboveHead   = "above-head"    // it would begin above the head
+	ReplayToAboveHead = "to-above-head" // it would end above the head
 	ReplayReversed    = "reversed"      // it would end before it begins
 	ReplayBelowFloor  = "below-floor"   // it would begin below the first event kept
 	ReplayTooManyOpen = "too-many"      // ReplaysOpenMax are open
@@ -152,6 +153,8 @@ func (e *ReplayRefusedError) Error() string {
 		return "there is nothing to replay: no event matches"
 	case ReplayAboveHead:
 		return fmt.Sprintf("there is nothing to replay: it would begin at %d, and the head of the feed is %d", e.From, e.Head)
+	case ReplayToAboveHead:
+		return fmt.Sprintf("the replay would end at %d, and the head of the feed is %d", e.To, e.Head)
 	case ReplayReversed:
 		return fmt.Sprintf("the replay would end before it begins: %d is below %d", e.To, e.From)
 	case ReplayBelowFloor:
