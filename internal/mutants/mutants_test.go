@@ -46,7 +46,8 @@ func TestTable(t *testing.T) {
 	left := rules(t)
 	tests := maps.Clone(left)
 	for _, m := range mutants.All() {
-		test, _, _ := strings.Cut(m.Test, "/")
+		name, _, _ := strings.Cut(m.Test[len(m.Folder())+1:], "/")
+		test := m.Folder() + "." + name
 		switch shown, known := tests[m.Rule]; {
 		case !known:
 			t.Errorf("the rule %q of a mutant of %s does not stand in %s", m.Rule, m.File, table)

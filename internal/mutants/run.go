@@ -10,12 +10,12 @@ var runMutants = []Mutant{
 	{
 		Rule: "Gate a: no control, no drain", File: "activities/gate.go",
 		Old: "case r.closed || r.draining || r.lost", New: "case r.draining || r.lost",
-		Test: "activities.TestGateResend/a control",
+		Test: "activities.TestControlSeen/confirmation",
 	},
 	{
 		Rule: "Gate a: no control, no drain", File: "activities/gate.go",
 		Old: "case r.closed || r.draining || r.lost", New: "case r.closed || r.lost",
-		Test: "activities.TestGateResend/a drain",
+		Test: "activities.TestDrain/at the gate",
 	},
 	{
 		Rule: "Gate a: no control, no drain", File: "activities/run.go",
@@ -104,7 +104,7 @@ var runMutants = []Mutant{
 	{
 		Rule: "Gate d: no wait", File: "activities/planner/answer.go",
 		Old: "return p.wait != nil || p.disabled || p.halted != \"\" }", New: "return p.wait != nil || p.disabled }",
-		Test: "activities.TestPoisonedEvent",
+		Test: "activities/planner.TestReasons",
 	},
 
 	{
