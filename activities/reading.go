@@ -142,9 +142,6 @@ func (r *run) brought(p page) {
 // not before it has looked through what there is; one whose replay is over ends.
 func (r *run) idle(pages <-chan page) ending {
 	looking := r.looking.Load() // asked first: what it brought before is taken below
-	if r.bringHeld() {
-		return endNone
-	}
 	r.mu.Lock()
 	now := time.Now()
 	resting := r.underWay == 0 && r.left == nil
@@ -197,30 +194,28 @@ func (r *run) idle(pages <-chan page) ending {
 	return endNone
 }
 
-// bringHeld brings what waits behind a held key that is due. True: something
-// came.
-func (r *run) bringHeld() bool {
+// bringHeld brings what waits behind a held key that is due.
+func (r *run) bringHeld() {
 	r.mu.Lock()
 	now := time.Now()
 	key, wanted := r.plan.HeldWanted(now)
 	r.mu.Unlock()
 	if !wanted || now.Before(r.heldAfter) {
-		return false
+		return
 	}
 	events, replays, complete, err := r.readHeld(key)
 	if err != nil {
 		r.log.Warn("held events not read", "error", err)
 		r.heldAfter = now.Add(pageRetry)
-		return false
+		return
 	}
 	if len(events) == 0 {
 		r.fall() // removed with the floor: the row knows
-		return true
+		return
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.plan.OfferHeld(key, events, replays, complete)
-	return true
 }
 
 func (r *run) readHeld(key event.Key) (events []*event.Event, replays []int64, complete bool, err error) {

@@ -219,6 +219,7 @@ func (r *run) loop(pages <-chan page) ending {
 			return end
 		}
 		r.fill(pages, false)
+		r.bringHeld() // what is new must not keep it waiting
 		next := r.next()
 		if next == nil && (r.fill(pages, true) || r.nothingMore(pages)) {
 			next = r.next()
