@@ -37,11 +37,6 @@ var planMutants = []Mutant{
 		Test: model,
 	},
 	{
-		Rule: "Nothing is set aside without a proof", File: "activities/planner/failing.go",
-		Old: "return e.Key() != key }", New: "return key != event.Key{} }",
-		Test: model,
-	},
-	{
 		Rule: "Nothing is set aside without a proof", File: "activities/planner/answer.go",
 		Old: "\tcase r.kind == kindTrial:\n", New: "\tcase r.kind == kindTrial && len(rest) > 1:\n",
 		Test: "activities/planner.TestTrial",

@@ -18,12 +18,6 @@ var runMutants = []Mutant{
 		Test: "activities.TestDrain/at the gate",
 	},
 	{
-		Rule: "Gate a: no control, no drain", File: "activities/run.go",
-		Old:  "\t\tcase !r.gate(len(next.Events)):\n\t\t\tr.giveBack(next)\n",
-		New:  "\t\tcase next.resent:\n\t\t\tr.underWay++\n\t\t\tr.send(next)\n\t\tcase !r.gate(len(next.Events)):\n\t\t\tr.giveBack(next)\n",
-		Test: "activities.TestGateResend/a control",
-	},
-	{
 		Rule: "Gate a: no control, no drain", File: "activities/gate.go",
 		Old: "\t\t\tcase <-roomMade:\n\t\t\tcase <-r.kick:\n", New: "\t\t\tcase <-roomMade:\n",
 		Test: "activities.TestDrain/at the gate",
@@ -104,7 +98,7 @@ var runMutants = []Mutant{
 	{
 		Rule: "Gate d: no wait", File: "activities/planner/answer.go",
 		Old: "return p.wait != nil || p.disabled || p.halted != \"\" }", New: "return p.wait != nil || p.disabled }",
-		Test: "activities/planner.TestReasons",
+		Test: "activities/planner.TestPlanAgainstModel",
 	},
 
 	{
