@@ -29,7 +29,7 @@ var planMutants = []Mutant{
 	{
 		Rule: "No more requests than lanes", File: "activities/planner/next.go",
 		Old: "p.requests > 0 && (p.probe || !p.keyed)", New: "p.requests > 0 && !p.keyed",
-		Test: "activities/planner.TestLate",
+		Test: model,
 	},
 	{
 		Rule: "Nothing is set aside without a proof", File: "activities/planner/failing.go",
