@@ -82,7 +82,9 @@ func applyMoves(ctx context.Context, tx pgx.Tx, subscriber string) error {
 			return fmt.Errorf("note that %s is applied: %w", c.kind, err)
 		}
 	}
-	_, err = tx.Exec(ctx, `UPDATE runs SET moves = 0, wake_at = CASE WHEN parked THEN clock_timestamp() END WHERE id = $1`, subscriber)
+	// A run that parked the row and did not hear of it writes its parking again.
+	_, err = tx.Exec(ctx, `UPDATE runs SET moves = 0, wake_at = CASE WHEN parked THEN clock_timestamp() END,
+		lease = CASE WHEN NOT parked THEN lease END WHERE id = $1`, subscriber)
 	if err != nil {
 		return fmt.Errorf("note moves: %w", err)
 	}

@@ -100,6 +100,20 @@ func TestMoves(t *testing.T) {
 		b.take()
 		applied(b, result.Version, 3)
 	})
+	t.Run("not over a parking whose answer was lost", func(t *testing.T) {
+		b, lease := begin(t)
+		park := &store.Checkpoint{ID: "acme", Lease: lease, Number: 2, Cursor: 9, Park: true}
+		b.write(park)
+		result := b.mustAsk(seekTo(3))
+		park.Number = 3
+		if r := b.write(park)[0]; r.Held || r.Busy {
+			t.Errorf("%+v", r)
+		}
+		applied(b, result.Version, 3)
+		if _, taken := b.take(); taken.Stale {
+			t.Error("the taker waits for a run that parked")
+		}
+	})
 	t.Run("once", func(t *testing.T) {
 		b, _ := begin(t)
 		b.mustAsk(seekTo(3))
