@@ -19,7 +19,7 @@ func TestChaosReplayCut(t *testing.T) {
 	const total, newer = 10_000, 500
 	r := newRig(t)
 	single := r.road("cut-single", slow(time.Millisecond), nil)
-	lanes := r.road("cut-lanes", slow(5*time.Millisecond), map[string]any{"lanes": 8})
+	lanes := r.road("cut-lanes", slow(12*time.Millisecond), map[string]any{"lanes": 8})
 	for _, road := range r.roads {
 		road.control(contract.ControlPause)
 		road.publish(recordsFrom(1, total))
