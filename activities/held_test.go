@@ -217,7 +217,8 @@ func testHeld(t *testing.T, lanes, batch int) {
 		t.Errorf("the log was removed up to %d, want 7", floor)
 	}
 
-	// More comes, while it comes back for the key.
+	// More comes, while it comes back for the key, and for its first event alone.
+	since := p.Count()
 	b.publish(spread(2*keys, keys)...)
 	b.drive(contract.OutcomeParked)
 	wantKeyOrder(t, p.Requests(), p.accepted, n+2*keys-n/keys-2)
@@ -226,6 +227,12 @@ func testHeld(t *testing.T, lanes, batch int) {
 	b.drive(contract.OutcomeParked)
 	if after := b.heldKeys()[0]; after.Attempts <= before.Attempts || after.Events != n/keys+2 {
 		t.Errorf("it did not come back for the key: %+v, then %+v", before, after)
+	}
+
+	for _, r := range p.Requests()[since:] {
+		if events := sentEvents(t, r); !p.accepted(r) && (len(events) > 1 || events[0].Sequence != 8) {
+			t.Errorf("%v was tried while its key was held", events)
+		}
 	}
 
 	p.mend("7")
