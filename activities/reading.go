@@ -144,7 +144,7 @@ func (r *run) idle(pages <-chan page) ending {
 	looking := r.looking.Load() // asked first: what it brought before is taken below
 	r.mu.Lock()
 	now := time.Now()
-	resting := r.underWay == 0 && r.left == nil
+	resting := r.restingLocked()
 	due, isDue := r.plan.Due(now)
 	stopped := r.plan.Stopped() // Next may have found that out
 	over := r.replay != nil && resting && !stopped && r.plan.Snapshot(now).Cursor >= r.replay.Through
@@ -193,6 +193,11 @@ func (r *run) idle(pages <-chan page) ending {
 	}
 	return endNone
 }
+
+// restingLocked reports that nothing is under way or could be started. An answer
+// may have come since the plan was asked for something to send: it is asked again
+// then.
+func (r *run) restingLocked() bool { return r.left == nil && r.plan.Idle() }
 
 // bringHeld brings what waits behind a held key that is due.
 func (r *run) bringHeld() {
