@@ -38,7 +38,8 @@ func (r retention) ages() (eventlog.Retention, error) {
 		sent    *event.Duration
 		age     *time.Duration
 	}{
-		{"/retention/age", r.Age, &ages.Age}, {"/retention/hardAge", r.HardAge, &ages.HardAge},
+		{"/retention/age", r.Age, &ages.Age},
+		{"/retention/hardAge", r.HardAge, &ages.HardAge},
 		{"/retention/compactAfter", r.CompactAfter, &ages.CompactAfter},
 	} {
 		if member.sent == nil {

@@ -169,7 +169,8 @@ func (e *ReplayRefusedError) Error() string {
 	return "the replay was refused: " + e.Reason
 }
 
-// ErrReplayNotFound: the subscriber has no such replay, or it is no longer kept.
+// ErrReplayNotFound says that the subscriber has no such replay, or that it is no
+// longer kept.
 var ErrReplayNotFound = errors.New("no such replay")
 
 // ReplayFinishedError says that a replay can no longer be changed.
