@@ -17,8 +17,8 @@ const (
 	// modelLate is how late a request may seem to come on a busy machine.
 	modelLate = time.Second
 	// modelAge is how much older than promised a repeated event may look from the
-	// consumer's side.
-	modelAge = 500 * time.Millisecond
+	// consumer's side: while its answer is not read, other lanes go on.
+	modelAge = 2 * time.Second
 )
 
 // made is a request as the consumer recorded it.
