@@ -273,6 +273,9 @@ func resume(ctx context.Context, tx pgx.Tx, subscriber string) error {
 //
 // A row that nobody holds has not been looked at since: the next sweep wakes
 // whoever should run, even where Temporal was away and every other wake is lost.
+// So is one that is parked, and whoever parked it loses the lease that it may keep:
+// a parking that is told again, because nobody heard the answer, must not write over
+// what was changed since.
 func insertControl(ctx context.Context, tx pgx.Tx, c control) (ControlResult, error) {
 	args, err := json.Marshal(c.args)
 	if err != nil {
@@ -285,7 +288,8 @@ func insertControl(ctx context.Context, tx pgx.Tx, c control) (ControlResult, er
 	err = tx.QueryRow(ctx, `
 		UPDATE runs SET desired_version = desired_version + 1,
 		       applied_version = CASE WHEN lease IS NULL OR parked THEN desired_version + 1 ELSE applied_version END,
-		       checked_at = CASE WHEN lease IS NULL THEN to_timestamp(0) ELSE checked_at END
+		       checked_at = CASE WHEN lease IS NULL THEN to_timestamp(0) ELSE checked_at END,
+		       lease = CASE WHEN NOT parked THEN lease END, wake_at = CASE WHEN parked THEN clock_timestamp() END
 		 WHERE id = $1
 		RETURNING desired_version, applied_version = desired_version`, c.subscriber).Scan(&result.Version, &result.InForce)
 	if err != nil {
