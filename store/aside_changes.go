@@ -13,7 +13,8 @@ import (
 // rows were written. Nobody else changes what is set aside while a lease is held,
 // but for removing some of it, so that the statement's snapshot is good enough.
 // A key is released only once nothing waits behind it; that it is held is told
-// once, when it comes.
+// once, when it comes. What a run had in memory while the floor passed it is not set
+// aside any more: that it is lost is counted, and nothing of it could be sent.
 const changeAside = `
 , replayed AS (
     UPDATE replays p SET
@@ -29,6 +30,7 @@ const changeAside = `
     INSERT INTO held_events (subscriber, sequence, resource_name, resource_key, replay)
     SELECT w.id, m.sequence, m.name, m.key, nullif(m.replay, 0)
       FROM json_to_recordset($37) AS m (lease uuid, sequence bigint, name text, key text, replay bigint) JOIN written w USING (lease)
+      JOIN feeds f ON f.id = w.feed_id AND m.sequence > f.floor_sequence
     ON CONFLICT (subscriber, sequence) DO NOTHING
 ), accepted AS MATERIALIZED (
     SELECT w.id, m.sequence FROM json_to_recordset($38) AS m (lease uuid, sequence bigint) JOIN written w USING (lease)
@@ -63,6 +65,7 @@ const changeAside = `
     SELECT w.id, m.sequence, m.name, m.key, m.reason, nullif(m.source, ''), m.attempts, nullif(m.status, 0), nullif(m.error, '')
       FROM json_to_recordset($41) AS m (lease uuid, sequence bigint, name text, key text, reason text, source text,
                attempts int, status int, error text) JOIN written w USING (lease)
+      JOIN feeds f ON f.id = w.feed_id AND m.sequence > f.floor_sequence
     ON CONFLICT (subscriber, sequence) DO UPDATE SET at = clock_timestamp(), reason = excluded.reason, source = excluded.source,
         attempts = excluded.attempts, last_status = excluded.last_status, last_error = excluded.last_error
 ), redelivered AS (

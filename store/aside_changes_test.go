@@ -312,3 +312,19 @@ func TestDeleteErasesAside(t *testing.T) {
 		}
 	})
 }
+
+// TestAsideBelowFloor: what a run still has in memory while the floor passes it is
+// not set aside any more: it could never be sent, and would keep the log.
+func TestAsideBelowFloor(t *testing.T) {
+	b := setup(t)
+	b.publish(time.Hour, 1, 2, 3, 4, 5, 6)
+	b.create("acme", event.Start{Where: "beginning"})
+	lease, _ := b.take()
+	b.exec(`UPDATE feeds SET floor_sequence = 3 WHERE name = 'default'`)
+	b.write(&store.Checkpoint{ID: "acme", Lease: lease, Number: 1, Cursor: 6, Aside: &store.AsideChanges{
+		Hold: []store.HeldEvent{{Sequence: 2, Key: key("k")}, {Sequence: 4, Key: key("k")}},
+		Keys: []store.HeldKey{{Key: key("k"), Attempts: 5}},
+		Dead: []store.DeadLetter{{Sequence: 3, Key: key("d"), Reason: store.DeadExhausted}, {Sequence: 5, Key: key("d"), Reason: store.DeadExhausted}},
+	}})
+	b.wantAside(aside{Held: map[string][]int64{"k": {4}}, Dead: map[int64]string{5: store.DeadExhausted}})
+}
