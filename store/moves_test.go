@@ -465,3 +465,19 @@ func TestSkip(t *testing.T) {
 		}
 	})
 }
+
+// TestSkipOfForgottenReplay: the replay at whose event a subscriber halted may be
+// kept no longer when the event is skipped.
+func TestSkipOfForgottenReplay(t *testing.T) {
+	b := setup(t)
+	b.publish(time.Hour, 1, 2, 3, 4, 5, 6)
+	b.create("acme", event.Start{Where: "beginning"})
+	b.exec(`UPDATE runs SET cursor = 6, halted_reason = 'refused', halted_event = 4, halted_replay = 1`)
+	if skip := b.mustAsk(store.ControlRequest{Kind: store.ControlSkip, Sequence: 4}); !skip.InForce {
+		t.Errorf("%+v", skip)
+	}
+	if run := b.run("acme"); run.HaltedReason != nil || run.Cursor != 6 {
+		t.Errorf("%+v", run)
+	}
+	b.wantAside(aside{Dead: map[int64]string{4: store.DeadSkipped}})
+}

@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/jackc/pgx/v5"
@@ -35,7 +36,7 @@ func skipHalted(ctx context.Context, tx pgx.Tx, subscriber string, c pendingCont
 	at := stream{run.Cursor, run.Settled, run.PreviousSequence, run.EventAttempt, run.FailingEvents}
 	if run.HaltedReplay != 0 {
 		replay, err := replayOf(ctx, tx, subscriber, run.HaltedReplay, "FOR UPDATE")
-		if err != nil {
+		if err != nil && !errors.Is(err, ErrReplayNotFound) { // one that is kept no longer has no position
 			return false, err
 		}
 		at = stream{replay.Cursor, replay.Settled, replay.PreviousSequence, replay.EventAttempt, replay.FailingEvents}
