@@ -88,7 +88,7 @@ func acceptedCount(events []*event.Event, a *delivery.Answer) int {
 func (p *Plan) accept(r *Request, n int) (rest []*entry) {
 	if r.kind == kindHeld {
 		if n > 0 {
-			p.unhold(r.held, r.Events[0].Sequence)
+			p.unhold(r.held, r)
 		}
 		return nil
 	}

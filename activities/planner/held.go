@@ -154,10 +154,27 @@ func (p *Plan) enqueue(h *heldKey, e *event.Event) {
 	if at < len(h.queue) || h.complete && len(h.queue) < p.heldAhead && p.heldBytes < p.heldBytesMax {
 		h.queue = slices.Insert(h.queue, at, item)
 		p.heldBytes += e.Size()
+		p.keepFirst(h, p.heldAhead)
 		return
 	}
 	h.complete = false
 	h.recent = append(h.recent, item)
+}
+
+// keepFirst lets go of what waits behind the first most events of a key: the row
+// store has it, or will.
+func (p *Plan) keepFirst(h *heldKey, most int) {
+	if len(h.queue) <= most {
+		return
+	}
+	for _, item := range h.queue[most:] {
+		p.heldBytes -= item.event.Size()
+		if item.version > p.aside.committed {
+			h.recent = append(h.recent, item)
+		}
+	}
+	clear(h.queue[most:])
+	h.queue, h.complete = h.queue[:most], false
 }
 
 func compareItem(i heldItem, sequence int64) int { return cmp.Compare(i.event.Sequence, sequence) }
@@ -192,7 +209,7 @@ func (p *Plan) heldDue() *heldKey {
 // OfferHeld; if it cannot, it asks again. What was delivered of the key is
 // committed by then, and so is something that waits.
 func (p *Plan) HeldWanted(now time.Time) (key event.Key, ok bool) {
-	if p.Stopped() {
+	if p.Stopped() || p.heldReady(now) != nil { // that one goes first: what is kept here stays little
 		return key, false
 	}
 	var wanted *heldKey
@@ -262,20 +279,22 @@ func (p *Plan) pruneRecent(h *heldKey) {
 }
 
 // unhold takes an event of a key out: it was accepted. It was the first when it
-// was sent.
-func (p *Plan) unhold(h *heldKey, sequence int64) {
-	at, _ := slices.BinarySearchFunc(h.queue, sequence, compareItem)
-	item := h.queue[at]
-	h.queue = slices.Delete(h.queue, at, at+1)
-	p.heldBytes -= item.event.Size()
+// was sent; a replay may have brought so many before it that it was let go of.
+func (p *Plan) unhold(h *heldKey, r *Request) {
+	sequence := r.Events[0].Sequence
+	if at, here := slices.BinarySearchFunc(h.queue, sequence, compareItem); here {
+		h.queue = slices.Delete(h.queue, at, at+1)
+		p.heldBytes -= r.Events[0].Size()
+	}
+	h.recent = slices.DeleteFunc(h.recent, func(i heldItem) bool { return i.event.Sequence == sequence })
 	h.count--
 	p.heldEvents--
 	p.dealt++
 	p.unheld++
-	p.aside.unhold(item.event.Sequence)
+	p.aside.unhold(sequence)
 	h.removed = p.aside.next()
-	if item.replay != 0 {
-		p.aside.redelivered(item.event.Sequence)
+	if r.Replay != 0 {
+		p.aside.redelivered(sequence)
 	}
 	if h.attempts > 0 {
 		p.aside.keep(h.key)
@@ -299,4 +318,7 @@ func (p *Plan) refusedHeld(h *heldKey, refused refusal, now time.Time) {
 	h.due = now.Add(max(p.step(h.attempts-1), refused.retryAfter))
 	h.status, h.text = refused.status, refused.text
 	p.aside.keep(h.key)
+	if p.heldBytes > p.heldBytesMax {
+		p.keepFirst(h, 0) // others need the room before it is due
+	}
 }
