@@ -30,7 +30,7 @@ func TestSkip(t *testing.T) {
 func testSkip(t *testing.T, lanes, batch int) {
 	const n, keys = 100, 20 // the refused ones: 4, 24, ..., 84 and 10, 30, ..., 90
 	b, p := setup(t), newPicky(t, 418, "3", "9")
-	p.slow = time.Millisecond
+	p.slow.Store(int64(time.Millisecond))
 	b.publish(spread(n, keys)...)
 	b.create(p.URL(), func(s *event.Subscriber) {
 		s.Lanes, s.BatchSize, s.OnExhausted, s.Retry.EventAttempts = event.Count(lanes), event.Count(batch), event.OnExhaustedSkip, 3
@@ -230,7 +230,7 @@ func TestTrial(t *testing.T) {
 		b.publish(events...)
 		b.create(p.URL(), func(s *event.Subscriber) {
 			s.OnExhausted, s.Retry.EventAttempts, s.Lanes = policy, attempts, event.Count(lanes)
-			s.Retry.Schedule = []event.Duration{event.Duration(time.Millisecond)}
+			s.Retry.Schedule = []event.Duration{event.Duration(time.Millisecond), event.Duration(time.Millisecond), event.Duration(100 * time.Millisecond)}
 		})
 		return b, p
 	}
@@ -282,7 +282,7 @@ func TestTrial(t *testing.T) {
 					return p.note(n, testkit.Answer{Status: status})
 				})
 				b.followAll("acme")
-				p.WaitFor(t, 20, waitMax)
+				p.WaitFor(t, 12, waitMax)
 				if row := b.row(); row.Cursor != 0 || len(row.Settled) > 0 || row.HaltedReason != nil {
 					t.Errorf("%+v", row)
 				}
@@ -294,8 +294,8 @@ func TestTrial(t *testing.T) {
 						t.Fatalf("event %d was tried too", s)
 					}
 				}
-				p.SetScript(p.answer)
 				p.mend("bad")
+				p.SetScript(p.answer)
 				b.wantCursor(3)
 				wantSequence(t, p.got(), 3)
 			})
@@ -305,7 +305,7 @@ func TestTrial(t *testing.T) {
 			for _, lanes := range []int{1, 4} {
 				b, p := begin(t, policy, lanes, of("bad", "bad", "bad")...)
 				b.followAll("acme")
-				p.WaitFor(t, 12, waitMax)
+				p.WaitFor(t, 8, waitMax)
 				if row := b.row(); row.Cursor != 0 || row.HaltedReason != nil || len(b.heldKeys()) > 0 || len(b.deadLetters()) > 0 {
 					t.Errorf("%+v", row)
 				}

@@ -14,7 +14,7 @@ func TestHeldKilled(t *testing.T) {
 	t.Parallel()
 	const n, keys, lanes, kills = 3000, 100, 16, 3
 	b, p := setup(t), newPicky(t, 422, "7")
-	p.slow = time.Millisecond
+	p.slow.Store(int64(time.Millisecond))
 	for range n / 500 {
 		b.publish(spread(500, keys)...)
 	}

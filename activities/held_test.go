@@ -34,9 +34,9 @@ type picky struct {
 	answers
 	t       *testing.T
 	status  int
-	refuses sync.Map      // of keys
-	slow    time.Duration // how long it thinks before it accepts
-	refused atomic.Int64  // requests
+	refuses sync.Map     // of keys
+	slow    atomic.Int64 // nanoseconds that it thinks before it accepts
+	refused atomic.Int64 // requests
 }
 
 func newPicky(t *testing.T, status int, keys ...string) *picky {
@@ -50,7 +50,7 @@ func newPicky(t *testing.T, status int, keys ...string) *picky {
 }
 
 func (p *picky) answer(n int, r *testkit.Request) testkit.Answer {
-	answer := testkit.Answer{Hang: p.slow}
+	answer := testkit.Answer{Hang: time.Duration(p.slow.Load())}
 	for _, e := range sentEvents(p.t, *r) {
 		if _, refused := p.refuses.Load(e.Key); refused {
 			answer = testkit.Answer{Status: p.status}
@@ -267,7 +267,7 @@ func TestHeldControls(t *testing.T) {
 	begin := func(t *testing.T, lanes int) (*bundle, *picky) {
 		t.Helper()
 		b, p := setup(t), newPicky(t, 500, "2")
-		p.slow = 20 * time.Millisecond // else all may be accepted before the first refusal
+		p.slow.Store(int64(20 * time.Millisecond)) // else all may be accepted before the first refusal
 		b.publish(spread(n, keys)...)
 		b.create(p.URL(), func(s *event.Subscriber) {
 			s.Lanes, s.OnExhausted, s.Retry.EventAttempts = event.Count(lanes), event.OnExhaustedHold, 2
@@ -394,7 +394,7 @@ func TestHeldBounds(t *testing.T) {
 			t.Run(fmt.Sprintf("%s/%d", test.name, lanes), func(t *testing.T) {
 				t.Parallel()
 				b, p := setup(t), newPicky(t, 422, "1")
-				p.slow = 20 * time.Millisecond
+				p.slow.Store(int64(20 * time.Millisecond))
 				test.policy(p)
 				b.publish(spread(n, keys)...)
 				b.create(p.URL(), func(s *event.Subscriber) {

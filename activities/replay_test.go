@@ -284,7 +284,7 @@ func TestReplayHeld(t *testing.T) {
 				s.Lanes, s.OnExhausted = event.Count(lanes), event.OnExhaustedHold
 			})
 			b.drive(contract.OutcomeParked)
-			p.slow = 20 * time.Millisecond
+			p.slow.Store(int64(20 * time.Millisecond))
 			p.refuses.Store("3", true)
 			b.replay(replayRange(11, 50))
 			b.publish(spread(keys, keys)...)

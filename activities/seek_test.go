@@ -174,7 +174,7 @@ func TestSeekAside(t *testing.T) {
 		begin := func(t *testing.T) (*bundle, *picky) {
 			t.Helper()
 			b, p := setup(t), newPicky(t, 422, "3")
-			p.slow = 20 * time.Millisecond
+			p.slow.Store(int64(20 * time.Millisecond))
 			b.publish(spread(n, keys)...)
 			b.create(p.URL(), func(s *event.Subscriber) {
 				s.Lanes, s.OnExhausted, s.Retry.EventAttempts = event.Count(lanes), event.OnExhaustedHold, 2
@@ -257,7 +257,7 @@ func TestResumeAfterPause(t *testing.T) {
 			for range newer {
 				b.publish(event.Event{ResourceName: "Member", ResourceRecordKey: "newer"})
 			}
-			r.WaitAnswered(t, missed+newer, waitMax)
+			r.WaitAnswered(t, missed+newer, 3*waitMax)
 			b.wantCursor(missed + newer)
 			got := arrivals(t, r.Requests(), all)
 			if lanes == 1 {

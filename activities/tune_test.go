@@ -31,7 +31,7 @@ func TestLanesChanged(t *testing.T) {
 	t.Parallel()
 	const n, keys = 1500, 60
 	b, p := setup(t), newPicky(t, 500, "5", "6", "7")
-	p.slow = 5 * time.Millisecond
+	p.slow.Store(int64(5 * time.Millisecond))
 	b.publish(spread(500, keys)...)
 	b.publish(spread(500, keys)...)
 	b.publish(spread(500, keys)...)
@@ -138,14 +138,14 @@ func TestLanesAuto(t *testing.T) {
 	t.Parallel()
 	const n, best = 3000, 8
 	b := setup(t)
-	var r *testkit.Receiver
-	r = testkit.NewReceiver(t, testkit.ReceiverOptions{Script: func(int, *testkit.Request) testkit.Answer {
+	r := testkit.NewReceiver(t, testkit.ReceiverOptions{})
+	r.SetScript(func(int, *testkit.Request) testkit.Answer {
 		hang := roundTrip
 		if at := r.InFlight(); at > best {
 			hang = roundTrip * time.Duration(at) / (best / 4)
 		}
 		return testkit.Answer{Hang: hang}
-	}})
+	})
 	for range n / 500 {
 		b.publish(properties(500)...)
 	}
