@@ -61,6 +61,9 @@ type Config struct {
 	// CountReplay bounds the count of a replay's events before a signal that asks
 	// for one is refused.
 	CountReplay time.Duration // 90 s
+	// LookAhead is how many events are looked at for newer ones of their records,
+	// where a subscriber that catches up wants these alone.
+	LookAhead int // 200,000
 	// HeartbeatEvery is how often Deliver tells Temporal that it lives.
 	HeartbeatEvery time.Duration // 5 s
 	// DrainRequests bounds how long a stopping worker waits for answers.
@@ -89,6 +92,7 @@ func (c Config) withDefaults() Config {
 	setDefault(&c.UnsavedEvents, 500)
 	setDefault(&c.ControlPoll, 250*time.Millisecond)
 	setDefault(&c.CountReplay, 90*time.Second)
+	setDefault(&c.LookAhead, 200_000)
 	setDefault(&c.HeartbeatEvery, 5*time.Second)
 	setDefault(&c.DrainRequests, 18*time.Second)
 	setDefault(&c.ReleaseTimeout, 5*time.Second)

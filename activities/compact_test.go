@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"testing"
 
+	"postroad/activities"
 	"postroad/contract"
 	"postroad/event"
 	"postroad/internal/testkit"
@@ -76,6 +77,34 @@ func TestCompactCatchUp(t *testing.T) {
 			})
 		}
 	}
+}
+
+// TestCompactStretches has a subscriber that wants few of the events fall behind by
+// more than is looked at in one go: it gets the newest of each record of each
+// stretch.
+func TestCompactStretches(t *testing.T) {
+	t.Parallel()
+	const n, stretch, keys = 6000, 1000, 5
+	b := setup(t, func(c *activities.Config) { c.LookAhead = stretch })
+	p := newPicky(t, 422)
+	for range n / 500 {
+		events := spread(500, keys)
+		for i := range events {
+			if i%10 >= keys { // half of them are not wanted
+				events[i].ResourceName = "Member"
+			}
+		}
+		b.publish(events...)
+	}
+	b.create(p.URL(), func(s *event.Subscriber) {
+		s.Compact, s.Filter.ResourceNames = event.CompactCatchUp, []string{"Property"}
+	})
+	b.drive(contract.OutcomeParked)
+	// The last stretch may be within reach of the head, and is sent as it is then.
+	if got, most := len(p.got()), (n/stretch-1)*keys+stretch/2; got > most {
+		t.Errorf("%d events arrived, more than %d", got, most)
+	}
+	wantKeyOrder(t, p.Requests(), p.accepted, len(p.got()))
 }
 
 // TestCompactRefused has an event refused while a subscriber catches up: it waits,

@@ -153,7 +153,10 @@ func (r *run) sourceOf(window int) source {
 	case r.replay == nil:
 		s := newLogSource(log, r.feedID, r.scanned, r.filter, r.skipTo)
 		if r.loaded.Subscriber.Compact == event.CompactCatchUp {
-			s.compact = &compaction{log: log, feed: r.feedID, filter: r.filter, behind: int64(window), head: r.loaded.FeedHead}
+			s.compact = &compaction{
+				log: log, feed: r.feedID, filter: r.filter, most: r.a.cfg.LookAhead,
+				behind: int64(window), head: r.loaded.FeedHead, asked: r.scanned,
+			}
 		}
 		return s
 	case r.replay.Selection.Missed:

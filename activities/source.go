@@ -118,9 +118,6 @@ func (s *logSource) Close() {
 	}
 }
 
-// lookAheadMax is how many events are looked at for newer ones of their records.
-const lookAheadMax = 200_000
-
 // compaction leaves out the events that a newer one of their record stands for,
 // while there are more than behind events ahead.
 type compaction struct {
@@ -128,9 +125,10 @@ type compaction struct {
 	feed   int64
 	filter event.Filter
 	behind int64
+	most   int              // events that are looked at for newer ones of their records
 	newest *eventlog.Newest // of the stretch that is read now; nil: none is
 	head   int64            // of the log, as far as known
-	caught bool             // the last page was a short one: the head is near
+	asked  int64            // the position when the head was asked for last
 }
 
 // look prepares the stretch above position.
@@ -139,21 +137,21 @@ func (c *compaction) look(ctx context.Context, position int64) (err error) {
 		return nil
 	}
 	c.newest = nil
-	if c.caught {
-		return nil
-	}
 	if c.head-position <= c.behind {
+		if position-c.asked < c.behind {
+			return nil // one that follows the log closely does not ask for each event
+		}
+		c.asked = position
 		if c.head, err = c.log.Head(ctx, c.feed); err != nil || c.head-position <= c.behind {
 			return err
 		}
 	}
-	c.newest, err = c.log.LookAhead(ctx, c.feed, position, c.filter, lookAheadMax)
+	c.newest, err = c.log.LookAhead(ctx, c.feed, position, c.filter, c.most)
 	return err
 }
 
 // apply takes what need not be sent out of a page.
 func (c *compaction) apply(p *page) {
-	c.caught = len(p.events) < pageEventsMax/5
 	if c.newest == nil {
 		return
 	}
