@@ -234,15 +234,15 @@ func (h *history) must(method, path string, in, out any) span {
 	return s
 }
 
-func (h *history) get(path string, out any) *apiclient.Problem {
-	_, problem := h.run.call(http.MethodGet, path, nil, out, "")
-	return problem
+// get reads something of the subscriber, which may be no longer there.
+func (h *history) get(rest string, out any) {
+	if _, problem := h.run.call(http.MethodGet, h.path(rest), nil, out, ""); problem != nil && problem.Status != http.StatusNotFound {
+		h.run.fail("%s: get %s: %v", h.id, rest, problem)
+	}
 }
 
 func (h *history) status() (s modelStatus) {
-	if problem := h.get(h.path("/status"), &s); problem != nil {
-		h.run.fail("%s: status: %v", h.id, problem)
-	}
+	h.get("/status", &s)
 	return s
 }
 
@@ -283,13 +283,13 @@ func (h *history) drained() string {
 	case s.Replay != nil:
 		for _, p := range h.replays {
 			if p.id == s.Replay.ID && p.paused {
-				h.do(http.MethodPost, h.path(fmt.Sprintf("/replays/%d/resume", p.id)), nil, nil)
+				_, _ = h.do(http.MethodPost, h.path(fmt.Sprintf("/replays/%d/resume", p.id)), nil, nil)
 			}
 		}
 		return fmt.Sprintf("has replay %+v, is %s: %s", *s.Replay, s.State, s.Reason)
 	case s.HeldKeys > 0:
 		for _, k := range h.lookHeld() {
-			h.do(http.MethodPost, h.path("/held-keys/retry"), recordOf(k), nil)
+			_, _ = h.do(http.MethodPost, h.path("/held-keys/retry"), recordOf(k), nil)
 		}
 		return fmt.Sprintf("holds %d keys, is %s: %s", s.HeldKeys, s.State, s.Reason)
 	case s.State != "idle" || s.LagEvents > 0:

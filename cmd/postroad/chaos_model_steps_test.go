@@ -281,7 +281,7 @@ func (h *history) steerReplay() {
 func (h *history) steerHeld() {
 	if keys := h.lookHeld(); len(keys) > 0 {
 		verb := []string{"retry", "retry", "skip", "release"}[h.chance.IntN(4)]
-		h.do(http.MethodPost, h.path("/held-keys/"+verb), recordOf(keys[h.chance.IntN(len(keys))]), nil)
+		_, _ = h.do(http.MethodPost, h.path("/held-keys/"+verb), recordOf(keys[h.chance.IntN(len(keys))]), nil)
 	}
 }
 
@@ -294,7 +294,7 @@ func (h *history) lookHeld() (keys []string) {
 			FirstSequence int64
 		}
 	}
-	h.get(h.path("/held-keys"), &list)
+	h.get("/held-keys", &list)
 	for _, k := range list.HeldKeys {
 		k.Sequence = k.FirstSequence
 		keys = append(keys, k.key())
@@ -307,7 +307,7 @@ func (h *history) heldSequences() (sequences []int64) {
 	for _, key := range h.lookHeld() {
 		var list struct{ Events []struct{ Sequence int64 } }
 		name, record, _ := strings.Cut(key, "/")
-		h.get(h.path("/held-keys/events?limit=1000&"+url.Values{"resourceName": {name}, "resourceRecordKey": {record}}.Encode()), &list)
+		h.get("/held-keys/events?limit=1000&"+url.Values{"resourceName": {name}, "resourceRecordKey": {record}}.Encode(), &list)
 		for _, e := range list.Events {
 			sequences = append(sequences, e.Sequence)
 		}
@@ -325,7 +325,7 @@ func (h *history) lookDead() (sequences []int64) {
 			Reason string
 		}
 	}
-	h.get(h.path("/dead-letters?limit=1000"), &list)
+	h.get("/dead-letters?limit=1000", &list)
 	for _, d := range list.DeadLetters {
 		sequences = append(sequences, d.Sequence)
 		if d.Reason == "exhausted" {

@@ -65,7 +65,6 @@ type modelRun struct {
 	kills     []kill
 	stopped   atomic.Bool  // a driver met what cannot be
 	steps     atomic.Int64 // that were done
-	failures  int
 }
 
 // TestChaosModel drives hundreds of subscribers at once through random histories,
