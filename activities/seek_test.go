@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strconv"
 	"testing"
 	"time"
 
@@ -40,7 +41,8 @@ func TestSeekInFlight(t *testing.T) {
 			b, release := setup(t), make(chan struct{})
 			var a answers
 			r := testkit.NewReceiver(t, testkit.ReceiverOptions{Script: func(n int, r *testkit.Request) testkit.Answer {
-				if n <= 300 || n > 300+lanes {
+				// By the event: which of them come first, over so many lanes, is open.
+				if sequence, _ := strconv.Atoi(r.Header.Get("Postroad-Sequence")); sequence <= 300 || n > 300+lanes {
 					return a.note(n, testkit.Answer{})
 				}
 				answer := testkit.Answer{Until: release}
