@@ -56,7 +56,7 @@ func (s *Server) listHeldKeys(c *gin.Context, id string) error {
 		return err
 	}
 	var after [2]string
-	if page.after != "" && json.Unmarshal([]byte(page.after), &after) != nil {
+	if text := []byte(page.after); len(text) > 0 && (hasEscapedNUL(text) || json.Unmarshal(text, &after) != nil) {
 		return wrongPageToken()
 	}
 	ctx := c.Request.Context()
