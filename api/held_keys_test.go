@@ -157,7 +157,7 @@ func TestHeldKeys_badInput(t *testing.T) {
 	for path, place := range map[string]string{
 		"/held-keys?after=x": "?after", "/held-keys?pageToken=MTp4": "?pageToken", "/held-keys?limit=0": "?limit",
 		"/held-keys?pageToken=MTpbImFcdTAwMDAiLCJiIl0": "?pageToken", // ["a\u0000","b"]
-		"/held-keys/events": "?resourceName", "/held-keys/events?resourceName=Property": "?resourceRecordKey",
+		"/held-keys/events":                            "?resourceName", "/held-keys/events?resourceName=Property": "?resourceRecordKey",
 		"/held-keys/events?resourceName=Property&resourceRecordKey=a&pageToken=MTp4": "?pageToken",
 	} {
 		b.call("GET", "/v1/subscribers/acme"+path, "").refused(400, "invalid-parameter", place)
