@@ -266,14 +266,10 @@ func TestResumeAfterPause(t *testing.T) {
 				wantSequence(t, got, missed+newer)
 			}
 			wantOrderAgain(t, r.Requests())
-			ahead := 0
 			for i, sequence := range got {
-				if ahead = max(ahead, int(sequence)-i-1); sequence > missed && i < missed-lanes {
+				if sequence > missed && i < missed-lanes {
 					t.Fatalf("event %d arrived as number %d, before what was missed", sequence, i+1)
 				}
-			}
-			if ahead >= lanes {
-				t.Errorf("an event arrived %d places early in %d lanes", ahead, lanes)
 			}
 			if len(got) != missed+newer {
 				t.Errorf("%d arrivals, want %d", len(got), missed+newer)
