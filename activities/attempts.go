@@ -56,7 +56,7 @@ func (w *attemptsWriter) queued() int {
 }
 
 // add queues an attempt. A request that was in flight when the queue filled is
-// still recorded: the bound may be passed by one per run.
+// still recorded: the bound may be passed by one a lane of each run.
 func (w *attemptsWriter) add(a store.Attempt) {
 	w.mu.Lock()
 	w.queue = append(w.queue, a)
