@@ -4,9 +4,10 @@ package worker_test
 
 import (
 	"context"
-	"fmt"
 	"testing"
 	"time"
+
+	enumspb "go.temporal.io/api/enums/v1"
 
 	"postroad/contract"
 	"postroad/worker"
@@ -53,17 +54,28 @@ func TestParkUntil(t *testing.T) {
 	}
 	s.insert("acme", 1, property, "cursor, checked_at", "0, clock_timestamp() - interval '1 hour'")
 	s.start()
-	s.eventually(func() bool { return s.parkings("acme1") == 1 }, "the first run parks")
-	cycle := func(n int) {
+	// A wake that comes before the workflow knows of the parking costs a task more,
+	// and one of the sweep's a cycle: only what rests is woken, and each is counted.
+	rests := func(least int) bool {
+		if s.parkings("acme1") < least {
+			return false
+		}
+		events := s.history("acme1", s.run("acme1"))
+		return events[len(events)-1].GetEventType() == enumspb.EVENT_TYPE_TIMER_STARTED
+	}
+	cycle := func() {
+		n := s.parkings("acme1")
 		s.publish("Property", "")
-		s.eventually(func() bool { return s.delivered("acme1") == n && s.parkings("acme1") == n }, fmt.Sprintf("cycle %d ends", n))
+		s.eventually(func() bool { return rests(n + 1) }, "the cycle ends")
 	}
-	cycle(2)
-	before := len(s.history("acme1", s.run("acme1")))
-	for i := range cycles {
-		cycle(3 + i)
+	s.eventually(func() bool { return rests(1) }, "the first run parks")
+	cycle()
+	before, parkings := len(s.history("acme1", s.run("acme1"))), s.parkings("acme1")
+	for range cycles {
+		cycle()
 	}
-	if got := len(s.history("acme1", s.run("acme1"))) - before; got > cycles*eventsMax {
-		t.Errorf("%d cycles cost %d events, want at most %d each", cycles, got, eventsMax)
+	made := s.parkings("acme1") - parkings
+	if got := len(s.history("acme1", s.run("acme1"))) - before; got > made*eventsMax {
+		t.Errorf("%d cycles cost %d events, want at most %d each", made, got, eventsMax)
 	}
 }
