@@ -211,7 +211,11 @@ func (r *modelRun) call(method, path string, in, out any, key string) (status in
 			r.fail("%s %s: postroad has ended by itself", method, path)
 			return 0, nil
 		}
-		if r.t.Context().Err() != nil || r.stopped.Load() || time.Now().After(deadline) {
+		switch {
+		case r.t.Context().Err() != nil || r.stopped.Load(): // the test has ended
+			r.stopped.Store(true)
+			return 0, nil
+		case time.Now().After(deadline):
 			r.fail("%s %s: not in force after %s: %v", method, path, modelCallMax, err)
 			return 0, nil
 		}
