@@ -309,7 +309,7 @@ func (v *verdict) checkGiven() {
 	}
 	for _, g := range v.told {
 		by := map[int64][]*made{}
-		var proof time.Time // the last acceptance of another key
+		var others []*made // that brought another key and were accepted
 		again := false
 		for _, m := range v.requests {
 			if m.at.After(g.at) {
@@ -318,7 +318,7 @@ func (v *verdict) checkGiven() {
 			for _, e := range m.events {
 				switch {
 				case m.status == 200 && e.key() != g.key():
-					proof = m.end.Add(modelLate) // it may have been read late
+					others = append(others, m)
 				case (m.status == 422 || m.status == 500) && len(m.events) == 1 && e.key() == g.key() && (g.held || e == g.modelEvent):
 					by[e.Sequence] = append(by[e.Sequence], m)
 					again = m.replay > 0 && missed[m.replay]
@@ -326,7 +326,13 @@ func (v *verdict) checkGiven() {
 			}
 		}
 		often := slices.ContainsFunc(slices.Collect(maps.Values(by)), func(list []*made) bool {
-			return len(list) >= attempts && proof.After(list[0].at)
+			return len(list) >= attempts && slices.ContainsFunc(others, func(m *made) bool {
+				late := modelLate // other lanes' answers may have been read later than they were given
+				if v.oneLane(m.at, list[0].at) {
+					late = 0
+				}
+				return m.end.Add(late).After(list[0].at)
+			})
 		})
 		if !often && !again {
 			v.fault("SET ASIDE: event %d (%s) was refused %d times before", g.Sequence, g.key(), len(by[g.Sequence]))
