@@ -3,7 +3,6 @@ package api
 import (
 	"fmt"
 	"net/http"
-	"strconv"
 	"time"
 
 	"github.com/gin-gonic/gin"
@@ -50,10 +49,7 @@ func (s *Server) listDeadLetters(c *gin.Context, id string) error {
 		DeadLetters   []deadLetterDocument `json:"deadLetters"`
 		NextPageToken string               `json:"nextPageToken,omitempty"`
 	}{DeadLetters: []deadLetterDocument{}}
-	if len(letters) > page.limit || len(letters) == store.AsidePageMax {
-		letters = letters[:page.limit]
-		answer.NextPageToken = pageToken(strconv.FormatInt(letters[page.limit-1].Sequence, 10))
-	}
+	letters, answer.NextPageToken = cut(page, letters, store.AsidePageMax, func(d store.DeadLetter) string { return numbered(d.Sequence) })
 	for _, d := range letters {
 		answer.DeadLetters = append(answer.DeadLetters, deadLetterDocument{
 			Sequence: d.Sequence, recordKey: recordKeyOf(d.Key), At: d.At.UTC(), Reason: d.Reason, Source: d.Source,

@@ -10,6 +10,7 @@ import (
 	"github.com/gin-gonic/gin"
 
 	"postroad/event"
+	"postroad/eventlog"
 )
 
 // eraseMax bounds an erasure; one that takes longer goes on where it was when it
@@ -22,19 +23,11 @@ func (s *Server) eraseRecord(c *gin.Context) error {
 	if _, err := query(c); err != nil {
 		return err
 	}
-	name, err := feedName(c)
-	if err != nil {
-		return err
-	}
-	record, err := recordOf(c)
+	feed, record, err := s.recordOfFeed(c)
 	if err != nil {
 		return err
 	}
 	ctx := c.Request.Context()
-	feed, err := s.config.Log.Feed(ctx, name)
-	if err != nil {
-		return feedError(name, err)
-	}
 	var answer struct {
 		Events   int64 `json:"events"`
 		Excerpts int64 `json:"excerpts"`
@@ -47,9 +40,26 @@ func (s *Server) eraseRecord(c *gin.Context) error {
 	}
 	// The key may name a person: who needs to know which one it was has the
 	// request's own log.
-	s.config.Logger.InfoContext(ctx, "record erased", "feed", name, "resource_name", record.ResourceName,
+	s.config.Logger.InfoContext(ctx, "record erased", "feed", feed.Name, "resource_name", record.ResourceName,
 		"events", answer.Events, "excerpts", answer.Excerpts)
 	return writeJSON(c, http.StatusOK, answer)
+}
+
+// recordOfFeed reads the feed and the record that the path names.
+func (s *Server) recordOfFeed(c *gin.Context) (eventlog.Feed, event.Key, error) {
+	name, err := feedName(c)
+	if err != nil {
+		return eventlog.Feed{}, event.Key{}, err
+	}
+	record, err := recordOf(c)
+	if err != nil {
+		return eventlog.Feed{}, event.Key{}, err
+	}
+	feed, err := s.config.Log.Feed(c.Request.Context(), name)
+	if err != nil {
+		return eventlog.Feed{}, event.Key{}, feedError(name, err)
+	}
+	return feed, record, nil
 }
 
 // recordOf reads /v1/feeds/{feed}/records/{resource}/{key}/... from the path as

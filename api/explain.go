@@ -101,10 +101,7 @@ func (s *Server) listEventDeliveries(c *gin.Context) error {
 		Deliveries    []store.Delivery   `json:"deliveries"`
 		NextPageToken string             `json:"nextPageToken,omitempty"`
 	}{Event: explainedDocumentOf(&ev), Deliveries: deliveries}
-	if len(deliveries) > page.limit || len(deliveries) == store.SubscribersMax {
-		answer.Deliveries = deliveries[:page.limit]
-		answer.NextPageToken = pageToken(answer.Deliveries[page.limit-1].Subscriber)
-	}
+	answer.Deliveries, answer.NextPageToken = cut(page, deliveries, store.SubscribersMax, func(d store.Delivery) string { return d.Subscriber })
 	return writeJSON(c, http.StatusOK, answer)
 }
 
@@ -154,22 +151,14 @@ func (s *Server) listRecordEvents(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
-	name, err := feedName(c)
-	if err != nil {
-		return err
-	}
-	record, err := recordOf(c)
+	feed, record, err := s.recordOfFeed(c)
 	if err != nil {
 		return err
 	}
 	ctx := c.Request.Context()
-	feed, err := s.config.Log.Feed(ctx, name)
-	if err != nil {
-		return feedError(name, err)
-	}
 	page, err := s.config.Log.RecordEvents(ctx, feed.ID, record, before, limit)
 	if err != nil {
-		return feedError(name, err)
+		return feedError(feed.Name, err)
 	}
 	b := []byte(`{"events":[`)
 	for i, e := range page.Events {

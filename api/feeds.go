@@ -77,11 +77,8 @@ func (s *Server) listFeeds(c *gin.Context) error {
 		Feeds         []feedDocument `json:"feeds"`
 		NextPageToken string         `json:"nextPageToken,omitempty"`
 	}{Feeds: []feedDocument{}}
-	for i, feed := range feeds {
-		if i == page.limit {
-			answer.NextPageToken = pageToken(feeds[i-1].Name)
-			break
-		}
+	feeds, answer.NextPageToken = cut(page, feeds, 0, func(f eventlog.Feed) string { return f.Name })
+	for _, feed := range feeds {
 		answer.Feeds = append(answer.Feeds, feedDocumentOf(feed))
 	}
 	return writeJSON(c, http.StatusOK, answer)

@@ -71,15 +71,10 @@ func (s *Server) listHeldKeys(c *gin.Context, id string) error {
 		HeldKeys      []heldKeyDocument `json:"heldKeys"`
 		NextPageToken string            `json:"nextPageToken,omitempty"`
 	}{HeldKeys: []heldKeyDocument{}}
-	if len(keys) > page.limit || len(keys) == store.AsidePageMax {
-		keys = keys[:page.limit]
-		last := keys[page.limit-1].Key
-		token, err := json.Marshal([2]string{last.ResourceName, last.ResourceRecordKey})
-		if err != nil {
-			return err
-		}
-		answer.NextPageToken = pageToken(string(token))
-	}
+	keys, answer.NextPageToken = cut(page, keys, store.AsidePageMax, func(k store.HeldKey) string {
+		token, _ := json.Marshal([2]string{k.Key.ResourceName, k.Key.ResourceRecordKey}) // strings can be encoded
+		return string(token)
+	})
 	for _, k := range keys {
 		answer.HeldKeys = append(answer.HeldKeys, heldKeyDocument{
 			recordKey: recordKeyOf(k.Key), Since: k.Since.UTC(), Events: k.Events, FirstSequence: k.FirstSequence,
@@ -132,10 +127,7 @@ func (s *Server) listHeldEvents(c *gin.Context, id string) error {
 		Events        []heldEventDocument `json:"events"`
 		NextPageToken string              `json:"nextPageToken,omitempty"`
 	}{Events: []heldEventDocument{}}
-	if len(events) > page.limit || len(events) == store.AsidePageMax {
-		events = events[:page.limit]
-		answer.NextPageToken = pageToken(strconv.FormatInt(events[page.limit-1].Sequence, 10))
-	}
+	events, answer.NextPageToken = cut(page, events, store.AsidePageMax, func(e store.HeldEvent) string { return numbered(e.Sequence) })
 	for _, e := range events {
 		answer.Events = append(answer.Events, heldEventDocument{Sequence: e.Sequence, Replay: e.Replay})
 	}

@@ -114,6 +114,20 @@ func pageOf(values url.Values) (page, error) {
 	return page{after: after, limit: int(limit)}, nil
 }
 
+// cut returns what a page shows of a list, and the token of the next part; "":
+// there is none. The list was asked for with one more than the page shows, and has
+// never more than most (0: no bound): the last page of that length may be followed
+// by an empty one.
+func cut[T any](p page, list []T, most int, key func(T) string) (shown []T, nextPageToken string) {
+	if len(list) <= p.limit && (most == 0 || len(list) < most) {
+		return list, ""
+	}
+	return list[:p.limit], pageToken(key(list[p.limit-1]))
+}
+
+// numbered is the key of what is listed by a number.
+func numbered(n int64) string { return strconv.FormatInt(n, 10) }
+
 func wrongPageToken() *Problem {
 	return invalidParameter("pageToken", "must be a nextPageToken as it was returned")
 }

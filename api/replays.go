@@ -245,10 +245,7 @@ func (s *Server) listReplays(c *gin.Context, id string) error {
 		Replays       []replayDocument `json:"replays"`
 		NextPageToken string           `json:"nextPageToken,omitempty"`
 	}{Replays: []replayDocument{}}
-	if len(replays) > page.limit {
-		replays = replays[:page.limit]
-		answer.NextPageToken = pageToken(strconv.FormatInt(replays[page.limit-1].ID, 10))
-	}
+	replays, answer.NextPageToken = cut(page, replays, 0, func(r store.Replay) string { return numbered(r.ID) })
 	for _, r := range replays {
 		answer.Replays = append(answer.Replays, replayDocumentOf(r))
 	}

@@ -97,10 +97,7 @@ func (s *Server) listAttempts(c *gin.Context, id string) error {
 		Attempts      []attemptDocument `json:"attempts"`
 		NextPageToken string            `json:"nextPageToken,omitempty"`
 	}{Attempts: []attemptDocument{}}
-	if len(attempts) > page.limit || len(attempts) == store.AttemptsMax {
-		attempts = attempts[:page.limit]
-		answer.NextPageToken = pageToken(strconv.FormatInt(attempts[len(attempts)-1].ID, 10))
-	}
+	attempts, answer.NextPageToken = cut(page, attempts, store.AttemptsMax, func(a store.Attempt) string { return numbered(a.ID) })
 	for _, a := range attempts {
 		answer.Attempts = append(answer.Attempts, attemptDocument{
 			ID: a.ID, StartedAt: a.StartedAt.UTC(), FirstSequence: a.FirstSequence, LastSequence: a.LastSequence, EventCount: a.EventCount,

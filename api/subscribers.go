@@ -60,10 +60,7 @@ func (s *Server) listSubscribers(c *gin.Context) error {
 		Subscribers   []subscriberDocument `json:"subscribers"`
 		NextPageToken string               `json:"nextPageToken,omitempty"`
 	}{Subscribers: []subscriberDocument{}}
-	if len(records) > page.limit || len(records) == store.SubscribersMax {
-		records = records[:page.limit]
-		answer.NextPageToken = pageToken(records[len(records)-1].Subscriber.ID)
-	}
+	records, answer.NextPageToken = cut(page, records, store.SubscribersMax, func(r store.Record) string { return r.Subscriber.ID })
 	for _, r := range records {
 		answer.Subscribers = append(answer.Subscribers, subscriberDocumentOf(r))
 	}

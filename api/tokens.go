@@ -61,10 +61,7 @@ func (s *Server) listTokens(c *gin.Context) error {
 		Tokens        []tokenDocument `json:"tokens"`
 		NextPageToken string          `json:"nextPageToken,omitempty"`
 	}{Tokens: []tokenDocument{}}
-	if len(tokens) > page.limit || len(tokens) == store.TokensMax {
-		tokens = tokens[:page.limit]
-		answer.NextPageToken = pageToken(tokens[len(tokens)-1].ID)
-	}
+	tokens, answer.NextPageToken = cut(page, tokens, store.TokensMax, func(t store.Token) string { return t.ID })
 	for _, t := range tokens {
 		answer.Tokens = append(answer.Tokens, tokenDocumentOf(t))
 	}
