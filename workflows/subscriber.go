@@ -224,7 +224,7 @@ func (s *subscriber) takeDelivered(ctx workflow.Context) (gone bool) {
 	s.describe(ctx, result)
 	switch result.Outcome {
 	case contract.OutcomeGone:
-		return true
+		return !s.lookAgain(ctx)
 	case contract.OutcomeMore:
 		if result.Delivered > 0 {
 			s.look = true
@@ -238,6 +238,13 @@ func (s *subscriber) takeDelivered(ctx workflow.Context) (gone bool) {
 	}
 	s.rest(ctx, result)
 	return false
+}
+
+// lookAgain reports that there is a reason to look at the row once more, although
+// it was gone: a wake that came meanwhile may be for a new subscriber of that id.
+// A run of a release that did not ask goes on as it began.
+func (s *subscriber) lookAgain(ctx workflow.Context) bool {
+	return s.look && workflow.GetVersion(ctx, "look again before the end", workflow.DefaultVersion, 1) != workflow.DefaultVersion
 }
 
 // rest makes the run wait for what the outcome says.

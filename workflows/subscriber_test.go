@@ -16,7 +16,6 @@ import (
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/converter"
 	"go.temporal.io/sdk/interceptor"
-	"go.temporal.io/sdk/temporal"
 	"go.temporal.io/sdk/testsuite"
 	"go.temporal.io/sdk/worker"
 	"go.temporal.io/sdk/workflow"
@@ -313,49 +312,6 @@ func TestSubscriberTriesAgainSoon(t *testing.T) {
 			}
 		})
 	}
-}
-
-func TestSubscriberEnds(t *testing.T) {
-	t.Parallel()
-	t.Run("gone completes it", func(t *testing.T) {
-		t.Parallel()
-		b := setup(t)
-		b.delivers(call{0, resting(contract.OutcomeGone)})
-		if err := b.run(time.Minute, acme); err != nil {
-			t.Fatalf("run ended with %v", err)
-		}
-	})
-	t.Run("cancelled it closes as cancelled", func(t *testing.T) {
-		t.Parallel()
-		b := setup(t)
-		b.delivers(call{time.Hour, resting(contract.OutcomeHalted)})
-		if err := b.run(time.Minute, acme); !temporal.IsCanceledError(errors.Unwrap(err)) {
-			t.Fatalf("run ended with %v", err)
-		}
-	})
-	t.Run("the workflow ID must be the subscriber's", func(t *testing.T) {
-		t.Parallel()
-		b := setup(t)
-		if err := b.run(time.Minute, contract.SubscriberInput{Subscriber: "other"}); err == nil || len(b.trace.Delivers) > 0 {
-			t.Fatalf("error %v, delivered at %v", err, b.trace.Delivers)
-		}
-	})
-	t.Run("started by hand without input it knows its subscriber", func(t *testing.T) {
-		t.Parallel()
-		b := setup(t)
-		b.delivers(call{0, resting(contract.OutcomeGone)})
-		if err := b.run(time.Minute, contract.SubscriberInput{}); err != nil {
-			t.Fatalf("run ended with %v", err)
-		}
-	})
-	t.Run("without its interceptor it refuses to run", func(t *testing.T) {
-		t.Parallel()
-		b := setup(t)
-		b.SetWorkerOptions(worker.Options{})
-		if err := b.run(time.Minute, acme); err == nil || len(b.trace.Delivers) > 0 {
-			t.Fatalf("error %v, delivered at %v", err, b.trace.Delivers)
-		}
-	})
 }
 
 // TestSubscriberActivities: a control never waits for a slot that deliveries

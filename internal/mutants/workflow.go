@@ -103,7 +103,12 @@ var workflowMutants = []Mutant{
 	},
 	{
 		Rule: "The row ends a run", File: "workflows/subscriber.go",
-		Old: "\tcase contract.OutcomeGone:\n\t\treturn true", New: "\tcase contract.OutcomeGone:\n\t\treturn false",
+		Old: "return !s.lookAgain(ctx)", New: "return s.lookAgain(ctx)",
+		Test: "workflows.TestSubscriberEnds",
+	},
+	{
+		Rule: "The row ends a run", File: "workflows/subscriber.go",
+		Old: "return !s.lookAgain(ctx)", New: "return true",
 		Test: "workflows.TestSubscriberEnds",
 	},
 	{
