@@ -73,11 +73,6 @@ var asideMutants = []Mutant{
 		Test: "store.TestMoves/in order",
 	},
 	{
-		Rule: "Moves are the taker's", File: "store/moves.go",
-		Old: "lease = CASE WHEN NOT parked THEN lease END", New: "lease = lease",
-		Test: "store.TestMoves/not over a parking whose answer was lost",
-	},
-	{
 		Rule: "Moves are the taker's", File: "store/park.go",
 		Old: "ELSE desired_version > applied_version OR moves > 0\n", New: "ELSE desired_version > applied_version\n",
 		Test: "store.TestMoves/not by who settles a fenced row",
