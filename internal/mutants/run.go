@@ -186,11 +186,6 @@ var runMutants = []Mutant{
 		Test: "activities.TestGateLost/another worker goes on",
 	},
 	{
-		Rule: "Out of reach is as good as dead", File: "activities/deliver.go",
-		Old: "if !a.checkpoints.awaitWritten(a.cfg.LeaseTrust, unwrittenMax) {", New: "if false {",
-		Test: "activities.TestGateLost/it goes on itself, after its own position",
-	},
-	{
 		Rule: "Drain has contexts of its own", File: "activities/deliver.go",
 		Old: "base := context.WithoutCancel(ctx)", New: "base := ctx",
 		Test: "activities.TestDrain/cancelled by Temporal",
