@@ -4,7 +4,7 @@ package mutants
 var retentionMutants = []Mutant{
 	{
 		Rule: "Retention waits for the slowest", File: "eventlog/retention.go",
-		Old: "max(floor, min(low, max(soft, hard)))", New: "max(floor, max(soft, hard))",
+		Old: "max(floor, min(low, max(soft, hard)))", New: "max(floor, min(low, 0), max(soft, hard))",
 		Test: "eventlog.TestRetain",
 	},
 	{
