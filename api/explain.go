@@ -13,6 +13,7 @@ import (
 	"github.com/gin-gonic/gin"
 
 	"postroad/event"
+	"postroad/eventlog"
 	"postroad/store"
 )
 
@@ -74,25 +75,17 @@ func (s *Server) listEventDeliveries(c *gin.Context) error {
 	if _, given := values["subscriber"]; given && !event.ValidSubscriberID(subscriber) {
 		return invalidParameter("subscriber", "must be a subscriber's id")
 	}
-	name, err := feedName(c)
-	if err != nil {
-		return err
-	}
-	sequence, err := sequenceOf(c)
+	feed, sequence, err := s.eventOfFeed(c)
 	if err != nil {
 		return err
 	}
 	ctx := c.Request.Context()
-	feed, err := s.config.Log.Feed(ctx, name)
-	if err != nil {
-		return feedError(name, err)
-	}
 	ev, deliveries, err := s.config.Store.ExplainEvent(ctx, feed.ID, sequence, subscriber, page.after, min(page.limit+1, store.SubscribersMax))
 	switch {
 	case errors.Is(err, store.ErrEventNotFound):
-		return noSuchEvent(name, sequence)
+		return noSuchEvent(feed.Name, sequence)
 	case errors.Is(err, store.ErrNotFound):
-		return notFound("subscriber", fmt.Sprintf("no subscriber of feed %q has the id %q", name, subscriber))
+		return notFound("subscriber", fmt.Sprintf("no subscriber of feed %q has the id %q", feed.Name, subscriber))
 	case err != nil:
 		return err
 	}
@@ -103,6 +96,23 @@ func (s *Server) listEventDeliveries(c *gin.Context) error {
 	}{Event: explainedDocumentOf(&ev), Deliveries: deliveries}
 	answer.Deliveries, answer.NextPageToken = cut(page, deliveries, store.SubscribersMax, func(d store.Delivery) string { return d.Subscriber })
 	return writeJSON(c, http.StatusOK, answer)
+}
+
+// eventOfFeed reads the feed and the sequence that the path names.
+func (s *Server) eventOfFeed(c *gin.Context) (eventlog.Feed, int64, error) {
+	name, err := feedName(c)
+	if err != nil {
+		return eventlog.Feed{}, 0, err
+	}
+	sequence, err := sequenceOf(c)
+	if err != nil {
+		return eventlog.Feed{}, 0, err
+	}
+	feed, err := s.config.Log.Feed(c.Request.Context(), name)
+	if err != nil {
+		return eventlog.Feed{}, 0, feedError(name, err)
+	}
+	return feed, sequence, nil
 }
 
 // sequenceOf reads {sequence} from the path.

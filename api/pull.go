@@ -163,25 +163,17 @@ func (s *Server) getEvent(c *gin.Context) error {
 	if _, err := query(c); err != nil {
 		return err
 	}
-	name, err := feedName(c)
-	if err != nil {
-		return err
-	}
-	sequence, err := sequenceOf(c)
+	feed, sequence, err := s.eventOfFeed(c)
 	if err != nil {
 		return err
 	}
 	ctx := c.Request.Context()
-	feed, err := s.config.Log.Feed(ctx, name)
-	if err != nil {
-		return feedError(name, err)
-	}
 	ev, err := s.config.Log.ReadOne(ctx, feed.ID, sequence)
 	if errors.Is(err, eventlog.ErrNotFound) {
 		if sequence <= feed.CompactedThrough {
-			return notFound("sequence", fmt.Sprintf("feed %q has no event %d: up to %d, only the newest event of each record is kept", name, sequence, feed.CompactedThrough))
+			return notFound("sequence", fmt.Sprintf("feed %q has no event %d: up to %d, only the newest event of each record is kept", feed.Name, sequence, feed.CompactedThrough))
 		}
-		return noSuchEvent(name, sequence)
+		return noSuchEvent(feed.Name, sequence)
 	}
 	if err != nil {
 		return err

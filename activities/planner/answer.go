@@ -40,7 +40,7 @@ func (p *Plan) Answered(r *Request, a *delivery.Answer, now time.Time) (settled 
 		p.failures, p.failingSince = 0, time.Time{}
 	}
 	if a.Class != delivery.ClassSuccess && a.Class != delivery.ClassCanceled {
-		p.lastError = answerText(a)
+		p.lastError = AnswerText(a)
 	}
 	p.auto.answered(r, a, p.requests+1)
 	p.prove(accepted, now)
@@ -119,13 +119,14 @@ func (p *Plan) isDead(sequence int64) bool {
 	return dead
 }
 
-// fromConsumer tells an answer's status from Postroad's own.
-const fromConsumer = " from the consumer"
+// FromConsumer tells an answer's status from Postroad's own in what people are
+// told.
+const FromConsumer = " from the consumer"
 
-// answerText is what people are told of an answer.
-func answerText(a *delivery.Answer) string {
+// AnswerText is what people are told of an answer.
+func AnswerText(a *delivery.Answer) string {
 	if a.Status != 0 {
-		return fmt.Sprintf("HTTP %d%s", a.Status, fromConsumer)
+		return fmt.Sprintf("HTTP %d%s", a.Status, FromConsumer)
 	}
 	return a.Fault.Text
 }
@@ -160,7 +161,7 @@ func (p *Plan) succeeded(r *Request, n int) {
 // several lanes got are one.
 func (p *Plan) askedToWait(a *delivery.Answer, late bool, now time.Time) {
 	d := max(retryAfter(a), retryAfterMin)
-	reason := answerText(a)
+	reason := AnswerText(a)
 	if a.RetryAfterCut {
 		reason += fmt.Sprintf(" (Retry-After cut to %s)", p.cfg.Retry.MaxRetryAfter)
 	}
@@ -193,11 +194,11 @@ func (p *Plan) endpointFailed(a *delivery.Answer, late bool, now time.Time) {
 	}
 	p.failures++
 	if failing := now.Sub(p.failingSince); failing >= p.cfg.Retry.GiveUpAfter.Std() {
-		p.halt(0, fmt.Sprintf("the endpoint failed for %s without a break, last: %s", p.cfg.Retry.GiveUpAfter, answerText(a)))
+		p.halt(0, fmt.Sprintf("the endpoint failed for %s without a break, last: %s", p.cfg.Retry.GiveUpAfter, AnswerText(a)))
 		return
 	}
 	d := max(p.step(p.failures-1), retryAfter(a))
-	p.pause(d, store.WaitEndpoint, answerText(a), now)
+	p.pause(d, store.WaitEndpoint, AnswerText(a), now)
 }
 
 // refusal is what a record failure says of the event that it is charged to.
@@ -213,7 +214,7 @@ func (p *Plan) recordRefused(r *Request, rest []*entry, a *delivery.Answer, late
 	if !late {
 		p.failures, p.failingSince = 0, time.Time{} // it answers: the endpoint is up
 	}
-	refused := refusal{a.Status, answerText(a), retryAfter(a)}
+	refused := refusal{a.Status, AnswerText(a), retryAfter(a)}
 	switch {
 	case r.kind == kindHeld:
 		if acceptedCount(r.Events, a) == 0 {
