@@ -37,61 +37,67 @@ func (m *measurement) prepare(ctx context.Context, config map[string]any, events
 	if err != nil {
 		return fmt.Errorf("publish: %w", err)
 	}
-	m.result.Publish = rateOf(m.events, time.Since(started).Seconds(), 0)
-	m.say("published %d events, %.0f/s", m.events, m.result.Publish.PerSecond)
+	published := rateOf(m.events, time.Since(started).Seconds(), 0)
+	m.say("published %d events, %.0f/s", m.events, published.PerSecond)
+	m.note("a backlog of %d events, published as NDJSON at %.0f/s", m.events, published.PerSecond)
 	return nil
 }
 
 // deliver resumes the subscriber and waits until arrived, which says how many
-// events did, has counted all. It returns the CPU time of that. What is written
-// after the last delivery (its settlement, its attempt) is part of its price, and
-// a repeat would come then.
-func (m *measurement) deliver(ctx context.Context, arrived func() (int64, error)) (time.Duration, error) {
-	cpu, _ := treeCPU(m.product.pid())
-	if _, err := m.api.Do(ctx, apiclient.Request{Method: http.MethodPost, Path: "/v1/subscribers/" + m.scenario.Name + "/resume"}, nil); err != nil {
-		return 0, fmt.Errorf("resume: %w", err)
-	}
+// events did, has counted all. That is the stretch that is watched. What is
+// written after the last delivery (its settlement, its attempt) is part of its
+// price, and a repeat would come then.
+func (m *measurement) deliver(ctx context.Context, arrived func() (int64, error)) error {
+	return m.watch(ctx, m.events, func() error {
+		if _, err := m.api.Do(ctx, apiclient.Request{Method: http.MethodPost, Path: "/v1/subscribers/" + m.scenario.Name + "/resume"}, nil); err != nil {
+			return fmt.Errorf("resume: %w", err)
+		}
+		if all, err := m.await(ctx, m.events, arrived); err != nil || !all {
+			return err
+		}
+		return m.settled(ctx, m.scenario.Name, m.events)
+	})
+}
+
+// await waits until arrived says want or more. Where nothing arrives for long it
+// is a fault, and all is false.
+func (m *measurement) await(ctx context.Context, want int, arrived func() (int64, error)) (all bool, err error) {
 	var before int64
 	moved := time.Now()
 	for {
 		n, err := arrived()
 		if err != nil {
-			return 0, err
+			return false, err
 		}
-		if n >= int64(m.events) {
-			break
+		if n >= int64(want) {
+			return true, nil
 		}
 		if n > before {
 			before, moved = n, time.Now()
 		}
 		if time.Since(moved) > m.cfg.StallMax {
-			m.result.fault("no event arrived for %s after %d of %d", m.cfg.StallMax, n, m.events)
-			return 0, nil
+			m.result.fault("nothing arrived for %s after %d of %d", m.cfg.StallMax, n, want)
+			return false, nil
 		}
 		if err := m.pause(ctx, pollEvery); err != nil {
-			return 0, err
+			return false, err
 		}
 	}
-	if err := m.settled(ctx); err != nil {
-		return 0, err
-	}
-	after, _ := treeCPU(m.product.pid())
-	return after - cpu, nil
 }
 
 // settled waits until the subscriber's cursor stands at the end.
-func (m *measurement) settled(ctx context.Context) error {
+func (m *measurement) settled(ctx context.Context, subscriber string, end int) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, m.cfg.StallMax, fmt.Errorf("the last event was not settled within %s", m.cfg.StallMax))
 	defer cancel()
 	for {
 		var status struct {
 			Cursor int64 `json:"cursor"`
 		}
-		_, err := m.api.Do(ctx, apiclient.Request{Method: http.MethodGet, Path: "/v1/subscribers/" + m.scenario.Name + "/status"}, &status)
+		_, err := m.api.Do(ctx, apiclient.Request{Method: http.MethodGet, Path: "/v1/subscribers/" + subscriber + "/status"}, &status)
 		if err != nil {
 			return fmt.Errorf("read status: %w", err)
 		}
-		if status.Cursor >= int64(m.events) {
+		if status.Cursor >= int64(end) {
 			return nil
 		}
 		if err := m.pause(ctx, pollEvery); err != nil {

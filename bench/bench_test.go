@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -146,8 +147,8 @@ func TestJudge(t *testing.T) {
 			t.Parallel()
 			got := good
 			c.change(&got)
-			r := Result{Events: 10, Received: &got}
-			r.judgeOrder()
+			var r Result
+			r.judgeOrder(got, 10)
 			wantFault(t, r, c.want)
 		})
 	}
@@ -174,16 +175,19 @@ func TestMergeRates(t *testing.T) {
 	}
 }
 
-// TestTreeCPU: it is known where the system has /proc, for processes that are.
-func TestTreeCPU(t *testing.T) {
+// TestUsage: it is known where the system has /proc, for processes that are.
+func TestUsage(t *testing.T) {
 	t.Parallel()
-	used, known := treeCPU(os.Getpid())
+	used, known := usageOf(os.Getpid())
 	_, err := os.Stat("/proc/self/stat") // not every system has one
-	if known != (err == nil) || used < 0 || used > time.Hour {
-		t.Errorf("CPU time %s, known: %v, /proc: %v", used, known, err)
+	if known != (err == nil) || used.cpu < 0 || used.cpu > time.Hour || known && (used.memory < 1<<20 || used.memory > 1<<34) {
+		t.Errorf("usage %+v, known: %v, /proc: %v", used, known, err)
 	}
-	if _, known := treeCPU(1 << 30); known {
-		t.Error("a process that does not exist has CPU time")
+	if _, known := usageOf(1 << 30); known {
+		t.Error("a process that does not exist has used something")
+	}
+	if err == nil && !slices.Contains(below(os.Getppid()), os.Getpid()) {
+		t.Error("we do not descend from our parent")
 	}
 }
 

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"math"
 	"net/url"
 	"time"
 
@@ -30,7 +29,7 @@ type source struct {
 func far(name, what string, shape farShape, events, quick int) Scenario {
 	return Scenario{
 		Name: name, What: what + ", a consumer that takes its time", Floor: fmt.Sprintf("%d events each round trip of a bare client", shape.width()),
-		AtLeast: 0.9, Aim: 0.97, Events: events, QuickEvents: quick,
+		Goals: []Goal{{Figure: figureRate, AtLeast: 0.9, Aim: 0.97}}, Events: events, QuickEvents: quick,
 		measure: func(ctx context.Context, m *measurement) error { return measureFar(ctx, m, shape) },
 	}
 }
@@ -70,8 +69,9 @@ func measureFar(ctx context.Context, m *measurement, shape farShape) error {
 		return err
 	}
 	trip := merge(trips)
-	m.result.RoundTripSeconds = trip.Seconds / float64(trip.Requests)
-	m.result.set(rate, Rate{PerSecond: float64(shape.width()) / m.result.RoundTripSeconds})
+	seconds := trip.Seconds / float64(trip.Requests)
+	m.note("a round trip took %s", time.Duration(seconds*float64(time.Second)).Round(10*time.Microsecond))
+	m.figure(figureRate, perSecond, rate.PerSecond, float64(shape.width())/seconds)
 	return nil
 }
 
@@ -127,7 +127,7 @@ func (s farShape) body(events source, i int) ([]byte, error) {
 // to the last answer: a whole number of round trips at best.
 func (m *measurement) byKey(ctx context.Context, shape farShape, events source) (Rate, error) {
 	read := func() (KeyReport, error) { return book[KeyReport](ctx, m.run, "/keys/"+m.scenario.Name) }
-	cpu, err := m.deliver(ctx, func() (int64, error) {
+	err := m.deliver(ctx, func() (int64, error) {
 		report, err := read()
 		return report.Events, err
 	})
@@ -138,25 +138,23 @@ func (m *measurement) byKey(ctx context.Context, shape farShape, events source) 
 	if err != nil {
 		return Rate{}, err
 	}
-	rate := rateOf(int(report.Events), report.Seconds(), cpu)
+	rate := rateOf(int(report.Events), report.Seconds(), 0)
 	m.say("%d lanes, batches of %d: %.0f events/s", shape.lanes, shape.batch, rate.PerSecond)
-	m.result.ByKey = &report
-	if report.Requests > 0 {
-		m.result.BodyBytes = int(math.Round(float64(report.BodyBytes) / float64(report.Requests)))
-	}
+	m.result.Book = report
+	m.note("bodies of %.0f bytes, of %d records, at most %d requests at once",
+		float64(report.BodyBytes)/float64(max(report.Requests, 1)), report.Keys, report.MostInFlight)
 	var want uint64
 	for i := range m.events {
 		want += digest(int64(i+1), events.name(i))
 	}
-	m.result.judgeKeys(shape.lanes, want)
+	m.result.judgeKeys(report, m.events, shape.lanes, want)
 	return rate, nil
 }
 
 // judgeKeys says what is wrong with what arrived.
-func (r *Result) judgeKeys(lanes int, digest uint64) {
-	got, want := r.ByKey, int64(r.Events)
+func (r *Result) judgeKeys(got KeyReport, want, lanes int, digest uint64) {
 	switch {
-	case got.Events != want:
+	case got.Events != int64(want):
 		r.fault("%d of %d events arrived", got.Events, want)
 	case got.Digest != digest:
 		r.fault("sequences or records are not those of the events that were published")

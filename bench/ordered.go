@@ -5,6 +5,18 @@ import (
 	"time"
 )
 
+func ordered() Scenario {
+	return Scenario{
+		Name: "ordered", What: "one ordered subscriber, 1 lane, batch 1, attempts recorded",
+		Floor: "one net/http loop posting the same bodies over one connection",
+		Goals: []Goal{
+			{Figure: figureRate, AtLeast: 0.6, Aim: 0.9},
+			{Figure: figureCPU, AtLeast: 3, Aim: 1.5, Lower: true},
+		},
+		Events: 200_000, QuickEvents: 10_000, measure: measureOrdered,
+	}
+}
+
 // measureOrdered takes the floor before and after the product, so that a machine
 // whose speed drifts drifts for both.
 func measureOrdered(ctx context.Context, m *measurement) error {
@@ -25,7 +37,9 @@ func measureOrdered(ctx context.Context, m *measurement) error {
 	if floors[1], err = m.floor(ctx, "floor-after"); err != nil {
 		return err
 	}
-	m.result.set(ordered, merge(floors))
+	floor := merge(floors)
+	m.figure(figureRate, perSecond, ordered.PerSecond, floor.PerSecond)
+	m.figure(figureCPU, cpuPer1000, m.result.Resources.productCPU(), floor.CPUSecondsPer1000)
 	return nil
 }
 
@@ -58,7 +72,7 @@ const floorRequestsMax = 50_000
 // request to the last.
 func (m *measurement) inOrder(ctx context.Context) (Rate, error) {
 	read := func() (LaneReport, error) { return book[LaneReport](ctx, m.run, "/report/"+m.scenario.Name) }
-	cpu, err := m.deliver(ctx, func() (int64, error) {
+	err := m.deliver(ctx, func() (int64, error) {
 		report, err := read()
 		return report.Last, err
 	})
@@ -69,17 +83,16 @@ func (m *measurement) inOrder(ctx context.Context) (Rate, error) {
 	if err != nil {
 		return Rate{}, err
 	}
-	rate := rateOf(int(report.Requests), report.Seconds(), cpu)
+	rate := rateOf(int(report.Requests), report.Seconds(), 0)
 	m.say("one ordered subscriber: %.0f deliveries/s", rate.PerSecond)
-	m.result.Received, m.result.BodyBytes = &report, bodyBytes
-	m.result.judgeOrder()
+	m.result.Book = report
+	m.result.judgeOrder(report, m.events)
 	return rate, nil
 }
 
 // judgeOrder says what is wrong with what arrived.
-func (r *Result) judgeOrder() {
-	got, want := r.Received, int64(r.Events)
-	if got.Events != want {
+func (r *Result) judgeOrder(got LaneReport, want int) {
+	if got.Events != int64(want) {
 		r.fault("%d of %d events arrived", got.Events, want)
 	}
 	if got.Gaps > 0 {

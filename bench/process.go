@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"os/exec"
 	"strings"
 	"sync"
@@ -131,75 +130,3 @@ func (p *process) firstLine(ctx context.Context) (string, error) {
 
 // pid is the process's id.
 func (p *process) pid() int { return p.cmd.Process.Pid }
-
-// ownCPU is how much CPU time this process has used.
-func ownCPU() time.Duration {
-	var u syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
-		return 0
-	}
-	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
-}
-
-// clockTick is the unit of times in /proc: USER_HZ, 100 on every Linux that Go
-// runs on.
-const clockTick = 10 * time.Millisecond
-
-// treeCPU is how much CPU time a process and all below it have used, those that
-// ended included; ok is false where the system has no /proc to say so.
-func treeCPU(root int) (used time.Duration, ok bool) {
-	entries, err := os.ReadDir("/proc")
-	if err != nil {
-		return 0, false
-	}
-	parents, times := map[int]int{}, map[int]time.Duration{}
-	for _, entry := range entries {
-		pid, parent, t, ok := readStat(entry.Name())
-		if ok {
-			parents[pid], times[pid] = parent, t
-		}
-	}
-	if _, ok := times[root]; !ok {
-		return 0, false
-	}
-	for pid := range times {
-		for up := pid; up > 1; up = parents[up] {
-			if up == root {
-				used += times[pid]
-				break
-			}
-		}
-	}
-	return used, true
-}
-
-// readStat reads /proc/<pid>/stat: the parent, and the CPU time with that of
-// children waited for.
-func readStat(name string) (pid, parent int, used time.Duration, ok bool) {
-	if _, err := fmt.Sscan(name, &pid); err != nil {
-		return 0, 0, 0, false
-	}
-	text, err := os.ReadFile("/proc/" + name + "/stat")
-	if err != nil {
-		return 0, 0, 0, false // it ended meanwhile
-	}
-	// The program's name stands in parentheses and may hold anything.
-	end := strings.LastIndex(string(text), ") ")
-	if end < 0 {
-		return 0, 0, 0, false
-	}
-	fields := strings.Fields(string(text)[end+2:])
-	if len(fields) < 15 {
-		return 0, 0, 0, false
-	}
-	var ticks [4]int64 // utime, stime, cutime, cstime: fields 14 to 17 of proc(5)
-	for i := range ticks {
-		if _, err := fmt.Sscan(fields[11+i], &ticks[i]); err != nil {
-			return 0, 0, 0, false
-		}
-	}
-	if _, err := fmt.Sscan(fields[1], &parent); err != nil {
-		return 0, 0, 0, false
-	}
-	return pid, parent, time.Duration(ticks[0]+ticks[1]+ticks[2]+ticks[3]) * clockTick, true
-}

@@ -6,64 +6,111 @@ import (
 	"io"
 	"strings"
 	"text/tabwriter"
-	"time"
 )
 
 // WriteTable writes the report for people.
 func (r Report) WriteTable(w io.Writer) error {
-	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
-	fmt.Fprintf(t, "SCENARIO\tRATE\tFLOOR\tRATIO\tAT LEAST\tAIM\t\tCPU s / 1,000\tFLOOR'S\tRATIO\n")
-	for _, one := range r.Results {
-		verdict := cmp.Or(one.Verdict, "-")
-		if len(one.Faults) > 0 {
-			verdict = "FAILED"
+	for _, block := range []func(io.Writer){r.writeFigures, r.writeResources} {
+		t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
+		block(t)
+		if err := t.Flush(); err != nil {
+			return fmt.Errorf("write table: %w", err)
 		}
-		fmt.Fprintf(t, "%s\t%.0f/s\t%.0f/s\t%.3f\t%g\t%g\t%s\t%s\t%s\t%s\n",
-			one.Scenario, one.Rate, one.Floor, one.Ratio, one.AtLeast, one.Aim, verdict,
-			cpuText(one.CPUSecondsPer1000), cpuText(one.FloorCPUSecondsPer1000), ratioText(one.CPURatio))
-	}
-	if err := t.Flush(); err != nil {
-		return fmt.Errorf("write table: %w", err)
 	}
 	for _, one := range r.Results {
 		one.describe(w)
 	}
-	fmt.Fprintf(w, "\nCPU is that of Postroad, PostgreSQL and Temporal together, against the bare client's.\n")
 	if r.Quick {
-		fmt.Fprintf(w, "A quick run: what it shows is that all is correct, not how fast it is.\n")
+		fmt.Fprintf(w, "\nA quick run: what it shows is that all is correct, not how fast it is.\n")
 	}
 	if !r.Failed() {
-		fmt.Fprintf(w, "Correct: each event once, in order, as it was published.\n")
+		fmt.Fprintf(w, "\nCorrect: each event once, in order, as it was published.\n")
 	}
 	return nil
 }
 
+func (r Report) writeFigures(w io.Writer) {
+	fmt.Fprintf(w, "SCENARIO\tFIGURE\tVALUE\tFLOOR\tRATIO\tAT LEAST\tAIM\t\n")
+	for _, one := range r.Results {
+		if len(one.Faults) > 0 {
+			fmt.Fprintf(w, "%s\t\t\t\t\t\t\tFAILED\n", one.Scenario)
+		}
+		for _, f := range one.Figures {
+			least, aim := "-", "-"
+			if f.Goal != nil {
+				least, aim = f.Goal.text(f.Goal.AtLeast, f.Unit), f.Goal.text(f.Goal.Aim, f.Unit)
+			}
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", one.Scenario, f.Name,
+				quantity(f.Value, f.Unit), quantity(f.Floor, f.Unit), quantity(f.Ratio, ""), least, aim, cmp.Or(f.Verdict, "-"))
+		}
+	}
+}
+
+// text says a bound.
+func (g Goal) text(bound float64, unit string) string {
+	text := fmt.Sprintf("%g", bound)
+	if g.Of == OfValue {
+		text = strings.TrimSpace(text + " " + unit)
+	}
+	if g.Lower {
+		text = "≤ " + text
+	}
+	return text
+}
+
+// GoalsText says the goals in one line.
+func (s Scenario) GoalsText() string {
+	texts := make([]string, len(s.Goals))
+	for i, g := range s.Goals {
+		texts[i] = fmt.Sprintf("%s %s, aim %s", g.Figure, g.text(g.AtLeast, ""), g.text(g.Aim, ""))
+	}
+	return strings.Join(texts, "; ")
+}
+
+func quantity(value float64, unit string) string {
+	switch {
+	case value == 0:
+		return "-"
+	case value >= 100:
+		return fmt.Sprintf("%.0f%s", value, spaced(unit))
+	case value >= 10:
+		return fmt.Sprintf("%.1f%s", value, spaced(unit))
+	default:
+		return fmt.Sprintf("%.3f%s", value, spaced(unit))
+	}
+}
+
+func spaced(unit string) string {
+	if unit == "" || strings.HasPrefix(unit, "/") {
+		return unit
+	}
+	return " " + unit
+}
+
+func (r Report) writeResources(w io.Writer) {
+	fmt.Fprintf(w, "\nSCENARIO\tDELIVERIES\tCPU s/1,000: POSTROAD\tPOSTGRESQL\tRECEIVER\tBENCH\tPEAK MEMORY: POSTROAD\tPOSTGRESQL\tRECEIVER\n")
+	for _, one := range r.Results {
+		if one.Resources == nil {
+			continue
+		}
+		fmt.Fprintf(w, "%s\t%d", one.Scenario, one.Resources.Deliveries)
+		for _, name := range []string{processProduct, processDatabase, processReceiver, processClient} {
+			fmt.Fprintf(w, "\t%s", quantity(one.Resources.Processes[name].CPUSecondsPer1000, ""))
+		}
+		for _, name := range []string{processProduct, processDatabase, processReceiver} {
+			fmt.Fprintf(w, "\t%d MiB", one.Resources.Processes[name].MemoryPeakBytes>>20)
+		}
+		fmt.Fprintf(w, "\n")
+	}
+}
+
 // describe says what the figures of a scenario are of.
 func (r *Result) describe(w io.Writer) {
-	fmt.Fprintf(w, "\n%s: %s.\n  Floor: %s", r.Scenario, r.What, r.FloorIs)
-	if r.RoundTripSeconds > 0 {
-		fmt.Fprintf(w, " (%s)", time.Duration(r.RoundTripSeconds*float64(time.Second)).Round(10*time.Microsecond))
+	fmt.Fprintf(w, "\n%s: %s.\n  Floor: %s.\n", r.Scenario, r.What, r.FloorIs)
+	for _, note := range r.Notes {
+		fmt.Fprintf(w, "  %s.\n", strings.ToUpper(note[:1])+note[1:])
 	}
-	fmt.Fprintf(w, ".\n  %d events, published as NDJSON at %.0f/s, delivered from a backlog in bodies of %d bytes", r.Events, r.Publish.PerSecond, r.BodyBytes)
-	if r.ByKey != nil {
-		fmt.Fprintf(w, ", of %d records, at most %d requests at once", r.ByKey.Keys, r.ByKey.MostInFlight)
-	}
-	fmt.Fprintf(w, ".\n")
 	if len(r.Faults) > 0 {
 		fmt.Fprintf(w, "  FAILED: %s\n", strings.Join(r.Faults, "; "))
 	}
-}
-
-func cpuText(seconds float64) string {
-	if seconds == 0 {
-		return "-"
-	}
-	return fmt.Sprintf("%.3f", seconds)
-}
-
-func ratioText(ratio float64) string {
-	if ratio == 0 {
-		return "-"
-	}
-	return fmt.Sprintf("%.1f", ratio)
 }

@@ -48,9 +48,9 @@ func (p *program) listScenarios() error {
 		return p.encode(scenarios)
 	}
 	t := tabwriter.NewWriter(p.stdout, 0, 8, 2, ' ', 0)
-	fmt.Fprintf(t, "SCENARIO\tEVENTS\tQUICK\tAT LEAST\tAIM\tWHAT\tFLOOR\n")
+	fmt.Fprintf(t, "SCENARIO\tEVENTS\tQUICK\tWHAT\tFLOOR\tGOALS\n")
 	for _, s := range scenarios {
-		fmt.Fprintf(t, "%s\t%d\t%d\t%g\t%g\t%s\t%s\n", s.Name, s.Events, s.QuickEvents, s.AtLeast, s.Aim, s.What, s.Floor)
+		fmt.Fprintf(t, "%s\t%d\t%d\t%s\t%s\t%s\n", s.Name, s.Events, s.QuickEvents, s.What, s.Floor, s.GoalsText())
 	}
 	return t.Flush()
 }

@@ -1,0 +1,103 @@
+package bench
+
+import (
+	"context"
+	"os"
+	"time"
+)
+
+// Processes that are told apart.
+const (
+	processProduct  = "postroad" // Temporal is in it
+	processDatabase = "postgresql"
+	processReceiver = "receiver"
+	processClient   = "bench" // what publishes and watches
+)
+
+// Resources is what a measured stretch took.
+type Resources struct {
+	// Deliveries is how many there were in it, which what follows is per.
+	Deliveries int     `json:"deliveries"`
+	Seconds    float64 `json:"seconds"`
+	// Processes is by process: postroad (Temporal is in it), postgresql (all of its
+	// processes), receiver, and bench, which publishes. Empty: the system does not
+	// tell.
+	Processes map[string]ProcessUse `json:"processes,omitempty"`
+}
+
+// ProcessUse is what one process took.
+type ProcessUse struct {
+	CPUSecondsPer1000 float64 `json:"cpuSecondsPer1000"`
+	// MemoryPeakBytes is the most resident memory that was seen, looked at several
+	// times a second.
+	MemoryPeakBytes int64 `json:"memoryPeakBytes"`
+}
+
+// productCPU is the CPU time of the product and its database per 1,000
+// deliveries, in seconds; 0: not measured.
+func (r *Resources) productCPU() float64 {
+	return r.Processes[processProduct].CPUSecondsPer1000 + r.Processes[processDatabase].CPUSecondsPer1000
+}
+
+// sampleEvery is how often memory is looked at.
+const sampleEvery = 200 * time.Millisecond
+
+// watch runs the measured stretch, in which there are so many deliveries, and
+// says in the result what it took.
+func (m *measurement) watch(ctx context.Context, deliveries int, stretch func() error) error {
+	before, started := m.usage(), time.Now()
+	peaks := m.samplePeaks(ctx)
+	err := stretch()
+	seconds := time.Since(started).Seconds()
+	memory := peaks()
+	r := &Resources{Deliveries: deliveries, Seconds: seconds, Processes: map[string]ProcessUse{}}
+	for name, after := range m.usage() {
+		r.Processes[name] = ProcessUse{
+			CPUSecondsPer1000: (after.cpu - before[name].cpu).Seconds() * 1000 / float64(max(deliveries, 1)),
+			MemoryPeakBytes:   max(memory[name], after.memory),
+		}
+	}
+	m.result.Resources = r
+	return err
+}
+
+// usage is that of each process now.
+func (r *run) usage() map[string]usage {
+	all := map[string]usage{}
+	for name, pids := range map[string][]int{
+		processProduct: {r.product.pid()}, processDatabase: below(r.product.pid()),
+		processReceiver: {r.receiver.pid()}, processClient: {os.Getpid()},
+	} {
+		if u, ok := usageOf(pids...); ok {
+			all[name] = u
+		}
+	}
+	return all
+}
+
+// samplePeaks looks at the memory until the function it returns is called, which
+// says the most of each process.
+func (r *run) samplePeaks(ctx context.Context) func() map[string]int64 {
+	ctx, cancel := context.WithCancel(ctx)
+	peaks, done := map[string]int64{}, make(chan struct{})
+	go func() {
+		defer close(done)
+		ticker := time.NewTicker(sampleEvery)
+		defer ticker.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-ticker.C:
+			}
+			for name, u := range r.usage() {
+				peaks[name] = max(peaks[name], u.memory)
+			}
+		}
+	}()
+	return func() map[string]int64 {
+		cancel()
+		<-done
+		return peaks
+	}
+}
