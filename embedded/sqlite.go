@@ -23,8 +23,12 @@ import (
 )
 
 const (
-	busyTimeoutMs    = 5000
-	temporalConnsMax = 4
+	busyTimeoutMs = 5000
+	// temporalConnsMax is one, as SQLite has one writer: others wait for it in
+	// sleeps of up to 100 ms, and start three times fewer workflows a second.
+	temporalConnsMax = 1
+	// cacheKiB is SQLite's page cache: the rows of some thousand open workflows.
+	cacheKiB = 32 << 10
 	// quickCheckBytesMax bounds the file that is read through at each start.
 	quickCheckBytesMax = 32 << 20
 )
@@ -49,6 +53,7 @@ func storeConfig(dir *dataDir, noSync bool) *config.SQL {
 			"mode":         "rwc",
 			"journal_mode": "wal",
 			"synchronous":  synchronous,
+			"cache_size":   strconv.Itoa(-cacheKiB),
 			// Temporal never closes a connection pool and finds it again by these attributes.
 			// Each stack needs its own: the file may have been replaced meanwhile.
 			"busy_timeout": strconv.FormatInt(busyTimeoutMs+starts.Add(1), 10),

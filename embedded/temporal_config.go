@@ -89,6 +89,11 @@ func dynamicConfig() dynamicconfig.StaticClient {
 
 		dynamicconfig.EnableServerVersionCheck.Key(): false, // it calls out
 
+		// One process is no faster with four partitions of a queue, which hand tasks to
+		// each other.
+		dynamicconfig.MatchingNumTaskqueueReadPartitions.Key():  1,
+		dynamicconfig.MatchingNumTaskqueueWritePartitions.Key(): 1,
+
 		// Let a cancelled activity learn of it without a heartbeat; nothing depends on them.
 		dynamicconfig.WorkerCommandsEnabled.Key():             true,
 		dynamicconfig.EnableCancelActivityWorkerCommand.Key(): true,
