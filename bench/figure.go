@@ -44,6 +44,10 @@ type Figure struct {
 	Value float64 `json:"value"`
 	Floor float64 `json:"floor,omitempty"`
 	Ratio float64 `json:"ratio,omitempty"`
+	// Lowest and Highest are the ends of several runs, of what the goal is for: the
+	// ratio, or the value.
+	Lowest  float64 `json:"lowest,omitempty"`
+	Highest float64 `json:"highest,omitempty"`
 	// Goal is what the scenario declares; nil: nothing.
 	Goal *Goal `json:"goal,omitempty"`
 	// Verdict is what the goal says of it; empty: there is none, or the run was too
@@ -61,7 +65,7 @@ func newFigure(name, unit string, value, floor float64) Figure {
 
 // measured is what of the figure its goal is for.
 func (f Figure) measured() float64 {
-	if f.Goal != nil && f.Goal.Of == OfValue {
+	if f.Goal != nil && f.Goal.Of == OfValue || f.Goal == nil && f.Floor == 0 {
 		return f.Value
 	}
 	return f.Ratio

@@ -103,28 +103,32 @@ func (p *process) stop(grace time.Duration) error {
 	}
 }
 
-// firstLine reads the first line of standard output.
-func (p *process) firstLine(ctx context.Context) (string, error) {
+// firstOutput reads what a process says first on its standard output. What
+// comes later is thrown away.
+func firstOutput[T any](ctx context.Context, p *process, read func(io.Reader) (T, error)) (T, error) {
 	type result struct {
-		line string
+		said T
 		err  error
 	}
-	read := make(chan result, 1)
+	first := make(chan result, 1)
 	go func() {
-		reader := bufio.NewReader(p.out)
-		line, err := reader.ReadString('\n')
-		read <- result{strings.TrimSpace(line), err}
-		_, _ = io.Copy(io.Discard, reader)
+		said, err := read(p.out)
+		first <- result{said, err}
+		_, _ = io.Copy(io.Discard, p.out)
 	}()
+	var none T
 	select {
-	case r := <-read:
-		if r.err != nil {
-			<-p.done
-			return "", p.died()
+	case r := <-first:
+		if r.err == nil {
+			return r.said, nil
 		}
-		return r.line, nil
 	case <-ctx.Done():
-		return "", context.Cause(ctx)
+	}
+	select {
+	case <-p.done:
+		return none, p.died()
+	case <-ctx.Done():
+		return none, context.Cause(ctx)
 	}
 }
 

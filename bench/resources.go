@@ -23,6 +23,15 @@ type Resources struct {
 	// processes), receiver, and bench, which publishes. Empty: the system does not
 	// tell.
 	Processes map[string]ProcessUse `json:"processes,omitempty"`
+	// Per delivery: statements sent to PostgreSQL (0: the server does not count
+	// them), transactions that wrote, bytes of write-ahead log, and events in
+	// Temporal's histories.
+	Statements    float64 `json:"statements,omitempty"`
+	Transactions  float64 `json:"transactions"`
+	WALBytes      float64 `json:"walBytes"`
+	HistoryEvents float64 `json:"historyEvents"`
+	// MostTime are the statements that took PostgreSQL the most time.
+	MostTime []Statement `json:"mostTime,omitempty"`
 }
 
 // ProcessUse is what one process took.
@@ -45,27 +54,50 @@ const sampleEvery = 200 * time.Millisecond
 // watch runs the measured stretch, in which there are so many deliveries, and
 // says in the result what it took.
 func (m *measurement) watch(ctx context.Context, deliveries int, stretch func() error) error {
+	history, err := m.historyEvents(ctx)
+	if err != nil {
+		return err
+	}
+	counts, err := m.databaseCounts(ctx)
+	if err != nil {
+		return err
+	}
+	if err := m.startProfile(ctx); err != nil {
+		return err
+	}
 	before, started := m.usage(), time.Now()
 	peaks := m.samplePeaks(ctx)
-	err := stretch()
-	seconds := time.Since(started).Seconds()
+	err = stretch()
+	r := &Resources{Deliveries: deliveries, Seconds: time.Since(started).Seconds(), Processes: map[string]ProcessUse{}}
 	memory := peaks()
-	r := &Resources{Deliveries: deliveries, Seconds: seconds, Processes: map[string]ProcessUse{}}
+	if err != nil {
+		return err
+	}
 	for name, after := range m.usage() {
 		r.Processes[name] = ProcessUse{
-			CPUSecondsPer1000: (after.cpu - before[name].cpu).Seconds() * 1000 / float64(max(deliveries, 1)),
+			CPUSecondsPer1000: r.per(1000 * (after.cpu - before[name].cpu).Seconds()),
 			MemoryPeakBytes:   max(memory[name], after.memory),
 		}
 	}
 	m.result.Resources = r
+	if err := m.stopProfile(ctx); err != nil {
+		return err
+	}
+	if err := m.countSince(ctx, r, counts); err != nil {
+		return err
+	}
+	now, err := m.historyEvents(ctx)
+	r.HistoryEvents = r.per(float64(now - history))
 	return err
 }
+
+func (r *Resources) per(all float64) float64 { return all / float64(max(r.Deliveries, 1)) }
 
 // usage is that of each process now.
 func (r *run) usage() map[string]usage {
 	all := map[string]usage{}
 	for name, pids := range map[string][]int{
-		processProduct: {r.product.pid()}, processDatabase: below(r.product.pid()),
+		processProduct: {r.product.pid()}, processDatabase: append(below(r.cluster.PID()), r.cluster.PID()),
 		processReceiver: {r.receiver.pid()}, processClient: {os.Getpid()},
 	} {
 		if u, ok := usageOf(pids...); ok {

@@ -41,9 +41,17 @@ func (r Report) writeFigures(w io.Writer) {
 				least, aim = f.Goal.text(f.Goal.AtLeast, f.Unit), f.Goal.text(f.Goal.Aim, f.Unit)
 			}
 			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", one.Scenario, f.Name,
-				quantity(f.Value, f.Unit), quantity(f.Floor, f.Unit), quantity(f.Ratio, ""), least, aim, cmp.Or(f.Verdict, "-"))
+				quantity(f.Value, f.Unit), quantity(f.Floor, f.Unit), quantity(f.Ratio, ""), least, aim, cmp.Or(f.Verdict, "-")+f.spread())
 		}
 	}
+}
+
+// spread says between which ends several runs lie.
+func (f Figure) spread() string {
+	if f.Highest == 0 {
+		return ""
+	}
+	return fmt.Sprintf(" (%s to %s)", quantity(f.Lowest, ""), quantity(f.Highest, ""))
 }
 
 // text says a bound.
@@ -87,20 +95,21 @@ func spaced(unit string) string {
 	return " " + unit
 }
 
+// writeResources writes what the measured stretches took, by process and per
+// delivery.
 func (r Report) writeResources(w io.Writer) {
-	fmt.Fprintf(w, "\nSCENARIO\tDELIVERIES\tCPU s/1,000: POSTROAD\tPOSTGRESQL\tRECEIVER\tBENCH\tPEAK MEMORY: POSTROAD\tPOSTGRESQL\tRECEIVER\n")
+	fmt.Fprintf(w, "\nCPU s / 1,000 · PEAK MiB\tPOSTROAD\tPOSTGRESQL\tRECEIVER\tBENCH\tPER DELIVERY: STATEMENTS\tTRANSACTIONS\tWAL BYTES\tHISTORY EVENTS\n")
 	for _, one := range r.Results {
-		if one.Resources == nil {
+		u := one.Resources
+		if u == nil {
 			continue
 		}
-		fmt.Fprintf(w, "%s\t%d", one.Scenario, one.Resources.Deliveries)
+		fmt.Fprintf(w, "%s", one.Scenario)
 		for _, name := range []string{processProduct, processDatabase, processReceiver, processClient} {
-			fmt.Fprintf(w, "\t%s", quantity(one.Resources.Processes[name].CPUSecondsPer1000, ""))
+			p := u.Processes[name]
+			fmt.Fprintf(w, "\t%.3f · %d", p.CPUSecondsPer1000, p.MemoryPeakBytes>>20)
 		}
-		for _, name := range []string{processProduct, processDatabase, processReceiver} {
-			fmt.Fprintf(w, "\t%d MiB", one.Resources.Processes[name].MemoryPeakBytes>>20)
-		}
-		fmt.Fprintf(w, "\n")
+		fmt.Fprintf(w, "\t%s\t%s\t%s\t%s\n", quantity(u.Statements, ""), quantity(u.Transactions, ""), quantity(u.WALBytes, ""), quantity(u.HistoryEvents, ""))
 	}
 }
 

@@ -37,6 +37,8 @@ not fail where a goal is missed. --list names the scenarios.`,
 	flags.StringSliceVar(&cfg.Scenarios, "scenario", nil, "run this scenario `only`; repeat it for more (default: all)")
 	flags.BoolVar(&cfg.Quick, "quick", false, "smaller runs, for correctness: no verdict on their figures")
 	flags.IntVar(&cfg.Events, "events", 0, "how many `events` each scenario delivers (default: as --list shows)")
+	flags.IntVar(&cfg.Runs, "runs", 1, "how many `times` all is run; the table then shows medians")
+	flags.StringVar(&cfg.ProfileDir, "profile", "", "`directory` to write CPU profiles of Postroad to, one for each scenario")
 	flags.DurationVar(&cfg.Delay, "delay", 40*time.Millisecond, "how long a consumer that takes its time takes for an answer, a `duration`")
 	flags.StringVar(&cfg.Dir, "dir", "", "`directory` for the data while it runs (default: the system's place for temporary files)")
 	return command

@@ -1,8 +1,10 @@
 package main_test
 
 import (
+	"bytes"
 	"io"
 	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -18,9 +20,11 @@ func TestBench(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	profiles := t.TempDir()
 	report, err := bench.Run(t.Context(), bench.Config{
 		Command: []string{executable}, Env: append(config.ParseEnv(os.Environ()).WithoutOurs().Environ(), childVariable+"=1"),
 		Dir: t.TempDir(), Quick: true, Events: 300, Delay: 5 * time.Millisecond, Progress: io.Discard,
+		ProfileDir: profiles,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -31,6 +35,9 @@ func TestBench(t *testing.T) {
 	for _, r := range report.Results {
 		if len(r.Faults) > 0 || len(r.Figures) == 0 || len(r.Resources.Processes) != 4 {
 			t.Errorf("%s: %+v", r.Scenario, r)
+		}
+		if profile, err := os.ReadFile(filepath.Join(profiles, r.Scenario+".pprof")); err != nil || !bytes.HasPrefix(profile, []byte("\x1f\x8b")) {
+			t.Errorf("%s: a profile of %d bytes, %v", r.Scenario, len(profile), err)
 		}
 		for _, f := range r.Figures {
 			if f.Value <= 0 || f.Verdict != "" {

@@ -45,6 +45,8 @@ the first start, else generated; it is kept in <data-dir>/admin-token.`,
 	flags.StringVar(&f.temporalListen, "temporal-listen", embedded.DefaultTemporalListen, "`address` of Temporal's frontend")
 	flags.StringVar(&f.uiListen, "ui-listen", embedded.DefaultUIListen, "`address` of Temporal's UI")
 	flags.StringVar(&f.metricsListen, "metrics-listen", "", "`address` for /metrics; none if empty")
+	flags.StringVar(&f.profileListen, "profile-listen", "", "`address` on loopback for Go's profiles; none if empty")
+	_ = flags.MarkHidden("profile-listen") // for the benchmark and for who works on Postroad
 	flags.StringVar(&f.databaseURL, "database-url", "", "a PostgreSQL of your own, as a `URL`, in place of the private one")
 	flags.StringVar(&f.directURL, "database-direct-url", "", "the same past a connection pooler, as a `URL`")
 	flags.StringVar(&f.keyFile, "key-file", "", "the master key's `file` (default <data-dir>/key)")
@@ -101,7 +103,7 @@ func (p *program) printReady(s *stack, dataDir string, took time.Duration) {
 	if p.json {
 		_ = p.encode(map[string]any{
 			"url": s.http.url(), "temporalAddress": s.embedded.TemporalAddress, "temporalUiUrl": s.embedded.UIURL,
-			"metricsUrl": s.metrics.url(), "dataDir": s.cfg.dataDir, "tokenFile": config.TokenFile(s.cfg.dataDir),
+			"metricsUrl": s.metrics.url(), "profileUrl": s.profile.url(), "dataDir": s.cfg.dataDir, "tokenFile": config.TokenFile(s.cfg.dataDir),
 		})
 		return
 	}

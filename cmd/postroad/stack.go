@@ -31,6 +31,7 @@ const (
 type stackConfig struct {
 	dataDir                                         string
 	listen, temporalListen, uiListen, metricsListen string
+	profileListen                                   string
 	databaseURL, directURL, keyFile                 string
 	allowHTTPEndpoints                              bool
 	// adminToken is used at the first start of a data directory.
@@ -47,6 +48,7 @@ type stack struct {
 	token    string
 	http     *httpServer
 	metrics  *httpServer
+	profile  *httpServer
 	embedded *embedded.Stack
 	backend  *backend
 	temporal client.Client
@@ -79,6 +81,9 @@ func (s *stack) start(ctx context.Context) error {
 		return err
 	}
 	if s.metrics, err = listenHTTP(ctx, "metrics", s.cfg.metricsListen); err != nil {
+		return err
+	}
+	if s.profile, err = listenProfile(ctx, s.cfg.profileListen); err != nil {
 		return err
 	}
 	s.embedded, err = embedded.Start(ctx, embedded.Config{
@@ -151,6 +156,7 @@ func (s *stack) startServices(ctx context.Context) error {
 	}
 	s.http.serve(s.api.Handler(), s.cfg.logger)
 	s.metrics.serve(metricsMux(s.api.MetricsHandler()), s.cfg.logger)
+	s.profile.serve(profileMux(), s.cfg.logger)
 	s.collectFailures()
 	return nil
 }
@@ -170,7 +176,7 @@ func (s *stack) wait(ctx context.Context) error {
 
 // collectFailures lets one channel tell of all of them.
 func (s *stack) collectFailures() {
-	for _, source := range []<-chan error{s.http.failed, s.metrics.failed, s.driver.worker.Fatal()} {
+	for _, source := range []<-chan error{s.http.failed, s.metrics.failed, s.profile.failed, s.driver.worker.Fatal()} {
 		go func() {
 			select {
 			case err := <-source:
@@ -203,7 +209,7 @@ func (s *stack) stop(ctx context.Context) {
 	stopping.Go(func() {
 		requests, cancel := context.WithTimeout(ctx, requestsMax)
 		defer cancel()
-		for _, server := range []*httpServer{s.http, s.metrics} {
+		for _, server := range []*httpServer{s.http, s.metrics, s.profile} {
 			if server != nil {
 				server.stop(requests)
 			}
