@@ -134,7 +134,7 @@ func New(cfg Config) *Activities {
 		cfg:         cfg,
 		counters:    counters,
 		checkpoints: newCheckpointer(cfg.Store, counters, cfg.Logger),
-		attempts:    newAttemptsWriter(cfg.Store.InsertAttempts, cfg.AttemptsQueue, cfg.AttemptsEvery, counters, cfg.Logger),
+		attempts:    newAttemptsWriter(cfg.Store.InsertAttemptRows, cfg.AttemptsQueue, cfg.AttemptsEvery, counters, cfg.Logger),
 		runs:        newRegistry(),
 		draining:    make(chan struct{}),
 	}

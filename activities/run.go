@@ -388,5 +388,5 @@ func (r *run) record(request *planner.Request, answer *delivery.Answer) {
 	}
 	r.logAttempt(&a, answer)
 	r.a.counters.answered(answer)
-	r.a.attempts.add(a)
+	r.a.attempts.add(&a)
 }

@@ -3,7 +3,6 @@ package store
 import (
 	"context"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -49,63 +48,6 @@ type Attempt struct {
 	// Compacted is how many older events of the same records were left out for
 	// those of the request.
 	Compacted int
-}
-
-// attemptColumns are what every attempt has; rareAttemptColumns stay NULL for
-// most and are only copied where one has them.
-var (
-	attemptColumns = []string{
-		"subscriber", "started_at", "first_sequence", "last_sequence", "event_count", "attempt", "class", "status",
-		"duration_us", "request_bytes", "error", "response", "retry_after",
-	}
-	rareAttemptColumns = []string{"sequences", "replay", "compacted"}
-)
-
-func (a *Attempt) rare() bool { return a.Sequences != nil || a.Replay != 0 || a.Compacted != 0 }
-
-// InsertAttempts stores attempts in one COPY: all or none. Bytes that
-// PostgreSQL cannot store as text are replaced.
-func (s *Store) InsertAttempts(ctx context.Context, attempts []Attempt) error {
-	if len(attempts) == 0 {
-		return nil
-	}
-	columns, rare := attemptColumns, slices.ContainsFunc(attempts, func(a Attempt) bool { return a.rare() })
-	if rare {
-		columns = slices.Concat(attemptColumns, rareAttemptColumns)
-	}
-	row := func(i int) ([]any, error) {
-		a := &attempts[i]
-		values := []any{
-			a.Subscriber, a.StartedAt, a.FirstSequence, a.LastSequence, a.EventCount, a.Attempt, a.Class, a.Status,
-			a.Duration.Microseconds(), a.RequestBytes, storable(a.Error), storable(a.Response), storable(a.RetryAfter),
-		}
-		if rare {
-			values = append(values, a.Sequences, nonZero(a.Replay), nonZero(a.Compacted))
-		}
-		return values, nil
-	}
-	// A COPY on its way into the default partition fails where the day's own one
-	// is made in front of it; the next COPY finds that.
-	const triesMax = 4
-	var err error
-	for range triesMax {
-		_, err = s.pool.CopyFrom(ctx, pgx.Identifier{"attempts"}, columns, pgx.CopyFromSlice(len(attempts), row))
-		if !hasCode(err, sqlstateCheckViolation) {
-			break
-		}
-	}
-	if err != nil {
-		return fmt.Errorf("insert %d attempts: %w", len(attempts), err)
-	}
-	return nil
-}
-
-// nonZero is a number as a column holds it that is NULL for 0.
-func nonZero[N int | int64](n N) *N {
-	if n == 0 {
-		return nil
-	}
-	return &n
 }
 
 // AttemptFilter selects attempts of a subscriber.

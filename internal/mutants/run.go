@@ -103,7 +103,7 @@ var runMutants = []Mutant{
 
 	{
 		Rule: "Gate e: room for attempts", File: "activities/attempts.go",
-		Old: "return len(w.queue) < w.max, w.room", New: "return true, w.room",
+		Old: "return w.count < w.max && w.bytes < attemptsQueueBytesMax, w.room", New: "return true, w.room",
 		Test: "activities.TestGateAttempts",
 	},
 
