@@ -30,6 +30,8 @@ type run struct {
 	database *pgx.Conn // to its database
 	// countsStatements says that the database does.
 	countsStatements bool
+
+	fanoutRate float64 // 0: not measured yet
 }
 
 // readyDocument is what `postroad dev --json` says once it serves.

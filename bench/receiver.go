@@ -18,7 +18,9 @@ import (
 // own: it answers 204 and keeps book of order and repeats.
 //
 // Deliveries to /in/<lane> are answered at once, and have to come in the order of
-// their sequences; the book of a lane is read at /report/<lane>. Those to
+// their sequences; the book of a lane is read at /report/<lane>, the sum of those of
+// the lanes <name>/<i> for i from one number to before another one at
+// /reports/<name>/<from>/<to>. Those to
 // /keys/<book>?delay=<duration> are answered after that time, and have to come in
 // order for each record; the book is read by GET at the same path.
 type Receiver struct {
@@ -105,14 +107,40 @@ func (r *Receiver) ServeHTTP(w http.ResponseWriter, request *http.Request) {
 		return
 	}
 	if name, ok := strings.CutPrefix(request.URL.Path, "/report/"); ok {
-		l := r.lane(name)
-		l.mu.Lock()
-		report := l.report
-		l.mu.Unlock()
-		writeJSON(w, report)
+		writeJSON(w, r.lane(name).read())
+		return
+	}
+	if rest, ok := strings.CutPrefix(request.URL.Path, "/reports/"); ok {
+		r.reports(w, rest)
 		return
 	}
 	http.NotFound(w, request)
+}
+
+// reports writes the books of several lanes.
+func (r *Receiver) reports(w http.ResponseWriter, path string) {
+	parts := strings.Split(path, "/")
+	if len(parts) != 3 {
+		http.Error(w, "want a name, the first and the end", http.StatusBadRequest)
+		return
+	}
+	first, errFirst := strconv.Atoi(parts[1])
+	end, errEnd := strconv.Atoi(parts[2])
+	if err := errors.Join(errFirst, errEnd); err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	all := []LaneReport{}
+	for i := first; i < end; i++ {
+		all = append(all, r.lane(parts[0]+"/"+strconv.Itoa(i)).read())
+	}
+	writeJSON(w, crowdReport(all))
+}
+
+func (l *lane) read() LaneReport {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.report
 }
 
 // headerSequence is the header that carries an event's sequence, in the form
