@@ -23,6 +23,7 @@ type run struct {
 	*stage
 	product  *process // nil: none runs
 	receiver *process // started with it
+	beside   *process // what delivers in its place; nil: nothing does
 	sink     *apiclient.Client
 	home     string // its data directory
 	ready    readyDocument
@@ -40,6 +41,8 @@ type readyDocument struct {
 	UIURL      string `json:"temporalUiUrl"`
 	ProfileURL string `json:"profileUrl"`
 	TokenFile  string `json:"tokenFile"`
+	// TemporalAddress is that of its Temporal's frontend.
+	TemporalAddress string `json:"temporalAddress"`
 }
 
 // startProduct starts Postroad with a database and a receiver of its own.

@@ -97,7 +97,7 @@ func (r *Resources) per(all float64) float64 { return all / float64(max(r.Delive
 func (r *run) usage() map[string]usage {
 	all := map[string]usage{}
 	for name, pids := range map[string][]int{
-		processProduct: {r.product.pid()}, processDatabase: append(below(r.cluster.PID()), r.cluster.PID()),
+		processProduct: r.productPIDs(), processDatabase: append(below(r.cluster.PID()), r.cluster.PID()),
 		processReceiver: {r.receiver.pid()}, processClient: {os.Getpid()},
 	} {
 		if u, ok := usageOf(pids...); ok {
@@ -105,6 +105,15 @@ func (r *run) usage() map[string]usage {
 		}
 	}
 	return all
+}
+
+// productPIDs are the product's process and what delivers beside it.
+func (r *run) productPIDs() []int {
+	pids := []int{r.product.pid()}
+	if r.beside != nil {
+		pids = append(pids, r.beside.pid())
+	}
+	return pids
 }
 
 // samplePeaks looks at the memory until the function it returns is called, which

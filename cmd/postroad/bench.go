@@ -95,3 +95,20 @@ func (p *program) benchReceiverCommand() *cobra.Command {
 	command.Flags().StringVar(&listen, "listen", "127.0.0.1:0", "`address` to listen on; the one taken is printed")
 	return command
 }
+
+func (p *program) benchNaiveCommand() *cobra.Command {
+	var cfg bench.NaiveConfig
+	command := &cobra.Command{
+		Use:    "bench-naive",
+		Short:  "A worker of the design that the benchmark sets Postroad against",
+		Hidden: true,
+		Args:   cobra.NoArgs,
+		RunE:   p.action(func(ctx context.Context, _ []string) error { return bench.ServeNaive(ctx, cfg, p.stdout) }),
+	}
+	flags := command.Flags()
+	flags.StringVar(&cfg.Temporal, "temporal", "", "`address` of Temporal's frontend")
+	flags.StringVar(&cfg.Namespace, "namespace", "", "`name` of the namespace")
+	flags.StringVar(&cfg.Database, "database", "", "`URL` of Postroad's database")
+	flags.StringVar(&cfg.Endpoint, "endpoint", "", "`URL` that the number of a subscriber is appended to")
+	return command
+}

@@ -157,7 +157,7 @@ var foreignRules = []foreignRule{
 	},
 	{
 		prefix: "go.temporal.io/", tests: everyTest, internal: true,
-		only:   []string{"embedded", "workflows", "activities", "worker", "api", "cmd"},
+		only:   []string{"embedded", "workflows", "activities", "worker", "api", "cmd", "bench"},
 		reason: "the log, the store, delivery and the contract work without Temporal",
 	},
 	{
