@@ -38,7 +38,7 @@ type Config struct {
 	// BudgetShort is the budget while more than 80 % of the slots are in use.
 	BudgetShort time.Duration // 5 s
 	// Slots is how many Delivers the worker runs at once.
-	Slots int // 10,000
+	Slots int // 20,000
 	// Linger is how long a run that has nothing to send stays before it parks.
 	Linger time.Duration // 30 s
 	// Touch is how often an idle run marks its row as looked at.
@@ -81,7 +81,7 @@ func (c Config) withDefaults() Config {
 	setDefault(&c.LogAttempts, LogFailedAttempts)
 	setDefault(&c.Budget, 5*time.Minute)
 	setDefault(&c.BudgetShort, 5*time.Second)
-	setDefault(&c.Slots, 10_000)
+	setDefault(&c.Slots, 20_000)
 	setDefault(&c.Linger, 30*time.Second)
 	setDefault(&c.Touch, 10*time.Second)
 	setDefault(&c.LeaseTrust, time.Second)
@@ -111,11 +111,12 @@ func setDefault[T comparable](field *T, value T) {
 // Activities delivers and applies. One value serves all subscribers that a
 // worker process runs.
 type Activities struct {
-	cfg         Config
-	checkpoints *checkpointer
-	attempts    *attemptsWriter
-	runs        *registry
-	counters    *Counters
+	cfg           Config
+	checkpoints   *checkpointer
+	confirmations *confirmer
+	attempts      *attemptsWriter
+	runs          *registry
+	counters      *Counters
 
 	draining  chan struct{} // closed: start nothing any more
 	drainOnce sync.Once
@@ -131,12 +132,13 @@ func New(cfg Config) *Activities {
 	cfg = cfg.withDefaults()
 	counters := newCounters()
 	return &Activities{
-		cfg:         cfg,
-		counters:    counters,
-		checkpoints: newCheckpointer(cfg.Store, counters, cfg.Logger),
-		attempts:    newAttemptsWriter(cfg.Store.InsertAttemptRows, cfg.AttemptsQueue, cfg.AttemptsEvery, counters, cfg.Logger),
-		runs:        newRegistry(),
-		draining:    make(chan struct{}),
+		cfg:           cfg,
+		counters:      counters,
+		checkpoints:   newCheckpointer(cfg.Store, counters, cfg.Logger),
+		confirmations: newConfirmer(cfg.Store),
+		attempts:      newAttemptsWriter(cfg.Store.InsertAttemptRows, cfg.AttemptsQueue, cfg.AttemptsEvery, counters, cfg.Logger),
+		runs:          newRegistry(),
+		draining:      make(chan struct{}),
 	}
 }
 

@@ -1,7 +1,6 @@
 package activities
 
 import (
-	"context"
 	"time"
 
 	"postroad/store"
@@ -102,13 +101,7 @@ func (r *run) fewUnsaved(n int, now time.Time) bool {
 
 // confirm asks PostgreSQL whether the lease is still ours.
 func (r *run) confirm() {
-	sentAt := time.Now()
-	var desired int64
-	var held bool
-	err := bounded(r.ctx, func(ctx context.Context) (err error) {
-		desired, held, err = r.a.cfg.Store.Confirm(ctx, r.id, r.lease)
-		return err
-	})
+	desired, held, sentAt, err := r.a.confirmations.ask(r.ctx, store.Lease{Subscriber: r.id, ID: r.lease})
 	if err != nil {
 		r.log.Warn("lease not confirmed", "error", err)
 		select {

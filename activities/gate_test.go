@@ -338,7 +338,7 @@ func TestGateTrust(t *testing.T) {
 			lock(row)
 			return b.start(context.Background())
 		}},
-		"confirming": {"SELECT desired_version FROM runs%", time.Hour, 1, func(t *testing.T, direct, b *bundle, lock func(string)) *running {
+		"confirming": {"%SELECT r.id, r.lease, r.desired_version%", time.Hour, 1, func(t *testing.T, direct, b *bundle, lock func(string)) *running {
 			deliver := sendOne(t, direct, b)
 			lock(table)
 			pass(t, trust)

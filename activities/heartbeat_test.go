@@ -17,6 +17,7 @@ import (
 	"postroad/activities"
 	"postroad/contract"
 	"postroad/internal/testkit"
+	"postroad/store"
 )
 
 // TestUnreadTask: a task that lay in a process that stood still is run when it
@@ -39,7 +40,7 @@ func TestUnreadTask(t *testing.T) {
 	if result.Outcome != contract.OutcomeInterrupted || r.Count() != 0 {
 		t.Errorf("it returned %+v after %d requests", result, r.Count())
 	}
-	if _, held, err := b.store.Confirm(t.Context(), "acme", lease); err != nil || !held {
+	if held, err := b.store.Confirm(t.Context(), []store.Lease{{Subscriber: "acme", ID: lease}}); err != nil || len(held) != 1 {
 		t.Errorf("the other worker's lease: %v, %v", held, err)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"postroad/event"
@@ -34,6 +35,13 @@ func setup(t *testing.T) *bundle {
 	sealer, err := store.NewSealer(testKey)
 	check(t, err)
 	return &bundle{Store: store.New(pool, sealer), t: t, pool: pool, url: url}
+}
+
+// Confirm asks for one lease alone.
+func (b *bundle) Confirm(ctx context.Context, subscriber string, lease uuid.UUID) (desired int64, held bool, err error) {
+	leases, err := b.Store.Confirm(ctx, []store.Lease{{Subscriber: subscriber, ID: lease}})
+	desired, held = leases[store.Lease{Subscriber: subscriber, ID: lease}]
+	return desired, held, err
 }
 
 func openPool(t testing.TB, url string) *pgxpool.Pool {

@@ -145,16 +145,32 @@ func (s *Store) ForceUnheld(ctx context.Context, subscriber string, settle bool)
 	return nil
 }
 
-// Confirm reads the version of the last accepted control if lease still holds
-// the subscriber; false: it does not.
-func (s *Store) Confirm(ctx context.Context, subscriber string, lease uuid.UUID) (desired int64, held bool, err error) {
-	err = s.pool.QueryRow(ctx, `SELECT desired_version FROM runs WHERE id = $1 AND lease = $2 AND NOT parked AND NOT deleted`,
-		subscriber, lease).Scan(&desired)
-	if errors.Is(err, pgx.ErrNoRows) {
-		return 0, false, nil
+// Lease is a subscriber and the lease of one of its runs.
+type Lease struct {
+	Subscriber string
+	ID         uuid.UUID
+}
+
+// Confirm reads the version of the last accepted control of each subscriber that
+// its lease still holds; those that it does not hold are left out.
+func (s *Store) Confirm(ctx context.Context, leases []Lease) (map[Lease]int64, error) {
+	subscribers, ids := make([]string, len(leases)), make([]uuid.UUID, len(leases))
+	for i, l := range leases {
+		subscribers[i], ids[i] = l.Subscriber, l.ID
 	}
+	rows, _ := s.pool.Query(ctx, `
+		SELECT r.id, r.lease, r.desired_version
+		  FROM unnest($1::text[], $2::uuid[]) AS c (id, lease) JOIN runs r ON r.id = c.id AND r.lease = c.lease
+		 WHERE NOT r.parked AND NOT r.deleted`, subscribers, ids)
+	held := make(map[Lease]int64, len(leases))
+	var l Lease
+	var desired int64
+	_, err := pgx.ForEachRow(rows, []any{&l.Subscriber, &l.ID, &desired}, func() error {
+		held[l] = desired
+		return nil
+	})
 	if err != nil {
-		return 0, false, fmt.Errorf("confirm lease of %s: %w", subscriber, err)
+		return nil, fmt.Errorf("confirm %d leases: %w", len(leases), err)
 	}
-	return desired, true, nil
+	return held, nil
 }

@@ -10,7 +10,8 @@ import (
 
 const (
 	slotsMin = 100
-	slotsMax = 10_000
+	// slotsMax leaves 10,000 busy subscribers below the 80 % at which runs make room.
+	slotsMax = 20_000
 	// slotBytes is about what one Deliver and its cached workflow need with a
 	// page of events, a connection and its buffers.
 	slotBytes = 256 << 10
@@ -18,7 +19,7 @@ const (
 
 // SlotsDefault returns how many Delivers this machine has room for: half of its
 // memory (or of the process's own limit, where that is less) for them, at least
-// 100 and at most 10,000.
+// 100 and at most 20,000.
 func SlotsDefault() int {
 	return slotsFor(memoryLimit("/sys/fs/cgroup/memory.max", "/proc/meminfo"))
 }

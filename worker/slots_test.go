@@ -9,7 +9,7 @@ import (
 
 func TestSlots(t *testing.T) {
 	t.Parallel()
-	for memory, want := range map[int64]int{0: 100, 64 << 20: 128, 1 << 30: 2048, math.MaxInt64: 10_000} {
+	for memory, want := range map[int64]int{0: 100, 64 << 20: 128, 1 << 30: 2048, math.MaxInt64: 20_000} {
 		if got := slotsFor(memory); got != want {
 			t.Errorf("slots in %d bytes: %d, want %d", memory, got, want)
 		}

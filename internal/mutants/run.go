@@ -61,13 +61,19 @@ var runMutants = []Mutant{
 	},
 	{
 		Rule: "Gate c: confirmed within a second", File: "store/runs.go",
-		Old: "WHERE id = $1 AND lease = $2 AND NOT parked", New: "WHERE id = $1 AND $2::uuid IS NOT NULL AND NOT parked",
+		Old: "SELECT r.id, r.lease, r.desired_version\n\t\t  FROM unnest($1::text[], $2::uuid[]) AS c (id, lease) JOIN runs r ON r.id = c.id AND r.lease = c.lease",
+		New: "SELECT r.id, c.lease, r.desired_version\n\t\t  FROM unnest($1::text[], $2::uuid[]) AS c (id, lease) JOIN runs r ON r.id = c.id",
 		Test: "store.TestTakeLease/fences whoever held it",
 	},
 	{
 		Rule: "Gate c: confirmed within a second", File: "store/runs.go",
-		Old: "AND lease = $2 AND NOT parked", New: "AND lease = $2",
+		Old: "WHERE NOT r.parked AND NOT r.deleted`", New: "WHERE NOT r.deleted`",
 		Test: "store.TestWriteCheckpoints/a parking gets a generation of its own",
+	},
+	{
+		Rule: "Gate c: confirmed within a second", File: "activities/confirmer.go",
+		Old: "return desired, held, mine.sentAt, mine.err", New: "return desired, held, time.Now(), mine.err",
+		Test: "activities.TestConfirmer",
 	},
 	{
 		Rule: "Gate c: confirmed within a second", File: "activities/run.go",
