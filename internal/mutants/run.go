@@ -61,8 +61,8 @@ var runMutants = []Mutant{
 	},
 	{
 		Rule: "Gate c: confirmed within a second", File: "store/runs.go",
-		Old: "SELECT r.id, r.lease, r.desired_version\n\t\t  FROM unnest($1::text[], $2::uuid[]) AS c (id, lease) JOIN runs r ON r.id = c.id AND r.lease = c.lease",
-		New: "SELECT r.id, c.lease, r.desired_version\n\t\t  FROM unnest($1::text[], $2::uuid[]) AS c (id, lease) JOIN runs r ON r.id = c.id",
+		Old:  "SELECT r.id, r.lease, r.desired_version\n\t\t  FROM unnest($1::text[], $2::uuid[]) AS c (id, lease) JOIN runs r ON r.id = c.id AND r.lease = c.lease",
+		New:  "SELECT r.id, c.lease, r.desired_version\n\t\t  FROM unnest($1::text[], $2::uuid[]) AS c (id, lease) JOIN runs r ON r.id = c.id",
 		Test: "store.TestTakeLease/fences whoever held it",
 	},
 	{
