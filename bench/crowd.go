@@ -123,12 +123,21 @@ func (c *crowd) warmUp(ctx context.Context) error {
 
 // settledAll waits until the cursor of each member stands at the end.
 func (c *crowd) settledAll(ctx context.Context) error {
-	for i := range c.size {
-		if err := c.settled(ctx, c.member(i), c.published); err != nil {
+	ctx, cancel := context.WithTimeoutCause(ctx, c.cfg.StallMax, fmt.Errorf("the last events were not settled within %s", c.cfg.StallMax))
+	defer cancel()
+	for {
+		var behind int
+		err := c.database.QueryRow(ctx, "SELECT count(*) FROM runs JOIN feeds ON feeds.id = feed_id WHERE feeds.name = $1 AND cursor < $2", c.name, c.published).Scan(&behind)
+		if err != nil {
+			return fmt.Errorf("read cursors: %w", err)
+		}
+		if behind == 0 {
+			return nil
+		}
+		if err := c.pause(ctx, pollEvery); err != nil {
 			return err
 		}
 	}
-	return nil
 }
 
 // CrowdReport is what arrived at several lanes.
@@ -153,6 +162,8 @@ func crowdReport(lanes []LaneReport) CrowdReport {
 		sum.Repeats += l.Repeats
 		sum.Gaps += l.Gaps
 		sum.Malformed += l.Malformed
+		sum.Refused += l.Refused
+		sum.Early += l.Early
 		sum.BodyBytes += l.BodyBytes
 		sum.Last = min(sum.Last, l.Last)
 		if l.FirstAt > 0 && (sum.FirstAt == 0 || l.FirstAt < sum.FirstAt) {

@@ -24,7 +24,7 @@ func TestScenarios(t *testing.T) {
 			t.Errorf("scenario %+v", s)
 		}
 		for _, g := range s.Goals {
-			if g.Figure == "" || g.AtLeast <= 0 || g.Aim <= 0 || (g.Aim < g.AtLeast) != g.Lower && g.Aim != g.AtLeast {
+			if g.Figure == "" || g.AtLeast <= 0 || g.Aim <= 0 || g.Aim != g.AtLeast && (g.Aim < g.AtLeast) != g.Lower {
 				t.Errorf("%s has goal %+v", s.Name, g)
 			}
 		}

@@ -60,11 +60,15 @@ func (r *run) startProduct(ctx context.Context) error {
 	}
 	r.say("starting Temporal and Postroad")
 	started := time.Now()
-	var err error
-	r.product, err = startProcess("postroad dev", r.cfg.Command, []string{
+	arguments := []string{
 		"dev", "--json", "--data-dir", r.home, "--listen", "127.0.0.1:0", "--temporal-listen", "127.0.0.1:0",
 		"--ui-listen", "127.0.0.1:0", "--profile-listen", "127.0.0.1:0", "--log-level", "warn",
-	}, append(r.cfg.Env[:len(r.cfg.Env):len(r.cfg.Env)], "POSTROAD_DATABASE_URL="+r.cluster.URL(name)))
+	}
+	if r.cfg.Quick {
+		arguments = append(arguments, "--linger", "3s") // nobody waits for subscribers to park
+	}
+	var err error
+	r.product, err = startProcess("postroad dev", r.cfg.Command, arguments, append(r.cfg.Env[:len(r.cfg.Env):len(r.cfg.Env)], "POSTROAD_DATABASE_URL="+r.cluster.URL(name)))
 	if err != nil {
 		return err
 	}

@@ -20,19 +20,25 @@ import (
 // Deliveries to /in/<lane> are answered at once, and have to come in the order of
 // their sequences; the book of a lane is read at /report/<lane>, the sum of those of
 // the lanes <name>/<i> for i from one number to before another one at
-// /reports/<name>/<from>/<to>. Those to
+// /reports/<name>/<from>/<to>. What they do besides is said at Receiver.answer.
+// Those to
 // /keys/<book>?delay=<duration> are answered after that time, and have to come in
 // order for each record; the book is read by GET at the same path.
 type Receiver struct {
 	mu    sync.Mutex
 	lanes map[string]*lane
 	books map[string]*keyBook
+	gates map[string]*gate
 }
 
 // lane is the book of one stream of requests.
 type lane struct {
 	mu     sync.Mutex
 	report LaneReport
+	late   []int64 // how long events were under way, in nanoseconds
+
+	asked     int       // of a consumer that refuses most of it
+	notBefore time.Time // what it asked for last
 }
 
 // LaneReport is what arrived at one path.
@@ -48,6 +54,10 @@ type LaneReport struct {
 	Malformed int64 `json:"malformed"`
 	// Last is the highest sequence so far.
 	Last int64 `json:"last"`
+	// Refused counts requests answered 429, which no other count has, Early those
+	// that came before the time asked for.
+	Refused int64 `json:"refused,omitempty"`
+	Early   int64 `json:"early,omitempty"`
 	// BodyBytes is the sum of the bodies' lengths.
 	BodyBytes int64 `json:"bodyBytes"`
 	// FirstAt and LastAt are when the first and the last request had been read,
@@ -61,7 +71,7 @@ func (r LaneReport) Seconds() float64 { return time.Duration(r.LastAt - r.FirstA
 
 // NewReceiver returns a receiver without a book yet.
 func NewReceiver() *Receiver {
-	return &Receiver{lanes: map[string]*lane{}, books: map[string]*keyBook{}}
+	return &Receiver{lanes: map[string]*lane{}, books: map[string]*keyBook{}, gates: map[string]*gate{}}
 }
 
 func (r *Receiver) lane(name string) *lane {
@@ -94,6 +104,10 @@ func writeJSON(w http.ResponseWriter, value any) {
 // ServeHTTP implements http.Handler.
 func (r *Receiver) ServeHTTP(w http.ResponseWriter, request *http.Request) {
 	if name, ok := strings.CutPrefix(request.URL.Path, "/in/"); ok {
+		if request.URL.RawQuery != "" {
+			r.answer(w, request, r.lane(name))
+			return
+		}
 		n, err := io.Copy(io.Discard, request.Body)
 		if err != nil {
 			return // the client went away within the body
@@ -110,31 +124,44 @@ func (r *Receiver) ServeHTTP(w http.ResponseWriter, request *http.Request) {
 		writeJSON(w, r.lane(name).read())
 		return
 	}
-	if rest, ok := strings.CutPrefix(request.URL.Path, "/reports/"); ok {
-		r.reports(w, rest)
+	if name, ok := strings.CutPrefix(request.URL.Path, "/gate/"); ok {
+		g := r.gate(name)
+		g.once.Do(func() { close(g.open) })
+		w.WriteHeader(http.StatusNoContent)
 		return
 	}
-	http.NotFound(w, request)
+	r.serveLanes(w, request)
 }
 
-// reports writes the books of several lanes.
-func (r *Receiver) reports(w http.ResponseWriter, path string) {
-	parts := strings.Split(path, "/")
-	if len(parts) != 3 {
-		http.Error(w, "want a name, the first and the end", http.StatusBadRequest)
+// serveLanes writes the books of several lanes.
+func (r *Receiver) serveLanes(w http.ResponseWriter, request *http.Request) {
+	parts := strings.Split(request.URL.Path, "/")
+	if len(parts) != 5 {
+		http.NotFound(w, request)
 		return
 	}
-	first, errFirst := strconv.Atoi(parts[1])
-	end, errEnd := strconv.Atoi(parts[2])
+	first, errFirst := strconv.Atoi(parts[3])
+	end, errEnd := strconv.Atoi(parts[4])
 	if err := errors.Join(errFirst, errEnd); err != nil {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
 	}
-	all := []LaneReport{}
+	var lanes []*lane
 	for i := first; i < end; i++ {
-		all = append(all, r.lane(parts[0]+"/"+strconv.Itoa(i)).read())
+		lanes = append(lanes, r.lane(parts[2]+"/"+strconv.Itoa(i)))
 	}
-	writeJSON(w, crowdReport(all))
+	switch parts[1] {
+	case "latencies":
+		r.latencies(w, lanes)
+	case "reports":
+		all := make([]LaneReport, len(lanes))
+		for i, l := range lanes {
+			all[i] = l.read()
+		}
+		writeJSON(w, crowdReport(all))
+	default:
+		http.NotFound(w, request)
+	}
 }
 
 func (l *lane) read() LaneReport {

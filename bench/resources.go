@@ -25,11 +25,11 @@ type Resources struct {
 	Processes map[string]ProcessUse `json:"processes,omitempty"`
 	// Per delivery: statements sent to PostgreSQL (0: the server does not count
 	// them), transactions that wrote, bytes of write-ahead log, and events in
-	// Temporal's histories.
+	// Temporal's histories (0: not known, there are too many of them).
 	Statements    float64 `json:"statements,omitempty"`
 	Transactions  float64 `json:"transactions"`
 	WALBytes      float64 `json:"walBytes"`
-	HistoryEvents float64 `json:"historyEvents"`
+	HistoryEvents float64 `json:"historyEvents,omitempty"`
 	// MostTime are the statements that took PostgreSQL the most time.
 	MostTime []Statement `json:"mostTime,omitempty"`
 }
@@ -54,7 +54,7 @@ const sampleEvery = 200 * time.Millisecond
 // watch runs the measured stretch, in which there are so many deliveries, and
 // says in the result what it took.
 func (m *measurement) watch(ctx context.Context, deliveries int, stretch func() error) error {
-	history, err := m.historyEvents(ctx)
+	history, known, err := m.historyEvents(ctx)
 	if err != nil {
 		return err
 	}
@@ -86,8 +86,10 @@ func (m *measurement) watch(ctx context.Context, deliveries int, stretch func() 
 	if err := m.countSince(ctx, r, counts); err != nil {
 		return err
 	}
-	now, err := m.historyEvents(ctx)
-	r.HistoryEvents = r.per(float64(now - history))
+	now, still, err := m.historyEvents(ctx)
+	if known && still {
+		r.HistoryEvents = r.per(float64(now - history))
+	}
 	return err
 }
 

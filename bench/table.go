@@ -56,7 +56,7 @@ func (f Figure) spread() string {
 
 // text says a bound.
 func (g Goal) text(bound float64, unit string) string {
-	text := fmt.Sprintf("%g", bound)
+	text := fmt.Sprintf("%.3g", bound)
 	if g.Of == OfValue {
 		text = strings.TrimSpace(text + " " + unit)
 	}

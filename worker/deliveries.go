@@ -3,6 +3,7 @@ package worker
 import (
 	"log/slog"
 	"net/netip"
+	"time"
 
 	"go.opentelemetry.io/otel/trace"
 
@@ -34,6 +35,9 @@ type DeliveriesConfig struct {
 	// LogAttempts is one of LogAttempts: which attempts have a line in the log.
 	// Default failures.
 	LogAttempts string
+	// Linger is how long a run that has nothing to send stays before it parks.
+	// Default 30 s.
+	Linger time.Duration
 	// Version is sent to consumers in User-Agent.
 	Version string
 	Logger  *slog.Logger
@@ -56,6 +60,7 @@ func NewDeliveries(config DeliveriesConfig) *Deliveries {
 	return activities.New(activities.Config{
 		Log: config.Log, Store: config.Store, ListenURL: config.DirectURL,
 		SearchAttributes: config.SearchAttributes, Slots: config.Slots, Logger: config.Logger, Tracer: config.Tracer, LogAttempts: config.LogAttempts,
+		Linger: config.Linger,
 		Client: activities.NewClient(activities.ClientConfig{
 			AllowHTTPEndpoints: config.AllowHTTPEndpoints, AllowLoopback: config.AllowLoopback,
 			AllowedPrefixes: config.AllowedPrefixes, Version: config.Version,

@@ -46,7 +46,10 @@ the first start, else generated; it is kept in <data-dir>/admin-token.`,
 	flags.StringVar(&f.uiListen, "ui-listen", embedded.DefaultUIListen, "`address` of Temporal's UI")
 	flags.StringVar(&f.metricsListen, "metrics-listen", "", "`address` for /metrics; none if empty")
 	flags.StringVar(&f.profileListen, "profile-listen", "", "`address` on loopback for Go's profiles; none if empty")
-	_ = flags.MarkHidden("profile-listen") // for the benchmark and for who works on Postroad
+	flags.DurationVar(&f.linger, "linger", 0, "how `long` a subscriber with nothing to do stays before it parks (default 30s)")
+	for _, name := range []string{"profile-listen", "linger"} {
+		_ = flags.MarkHidden(name) // for the benchmark and for who works on Postroad
+	}
 	flags.StringVar(&f.databaseURL, "database-url", "", "a PostgreSQL of your own, as a `URL`, in place of the private one")
 	flags.StringVar(&f.directURL, "database-direct-url", "", "the same past a connection pooler, as a `URL`")
 	flags.StringVar(&f.keyFile, "key-file", "", "the master key's `file` (default <data-dir>/key)")

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"time"
 
 	"go.opentelemetry.io/otel/trace"
 	enumspb "go.temporal.io/api/enums/v1"
@@ -28,6 +29,7 @@ type driverConfig struct {
 	allowedPrefixes    []netip.Prefix
 	tracer             trace.Tracer // nil: nothing is traced
 	attempts           attemptFlags
+	linger             time.Duration // 0: the default
 	logger             *slog.Logger
 }
 
@@ -44,7 +46,7 @@ func startDriver(ctx context.Context, cfg driverConfig) (*driver, error) {
 		Log: cfg.backend.log, Store: cfg.backend.store, DirectURL: cfg.backend.directURL,
 		SearchAttributes: cfg.searchAttributes, Slots: cfg.slots, AllowHTTPEndpoints: cfg.allowHTTPEndpoints,
 		AllowLoopback: cfg.allowLoopback, AllowedPrefixes: cfg.allowedPrefixes, Version: version(), Logger: cfg.logger,
-		Tracer: cfg.tracer, LogAttempts: cfg.attempts.log,
+		Tracer: cfg.tracer, LogAttempts: cfg.attempts.log, Linger: cfg.linger,
 	})
 	var err error
 	d.worker, err = worker.New(worker.Config{

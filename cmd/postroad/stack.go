@@ -39,6 +39,7 @@ type stackConfig struct {
 	tracing    tracing.Tracing
 	attempts   attemptFlags  // the zero value: the defaults
 	keysKept   time.Duration // 0: the default
+	linger     time.Duration // 0: the default
 	logger     *slog.Logger
 }
 
@@ -138,7 +139,7 @@ func (s *stack) startServices(ctx context.Context) error {
 	s.driver, err = startDriver(ctx, driverConfig{
 		backend: s.backend, temporal: s.temporal, namespace: s.embedded.Namespace, searchAttributes: true,
 		allowHTTPEndpoints: s.cfg.allowHTTPEndpoints, allowLoopback: true, logger: s.cfg.logger,
-		tracer: s.cfg.tracing.Tracer(), attempts: s.cfg.attempts,
+		tracer: s.cfg.tracing.Tracer(), attempts: s.cfg.attempts, linger: s.cfg.linger,
 	})
 	if err != nil {
 		return err
