@@ -16,9 +16,12 @@ const (
 	attemptsGroupMax      = 4000
 	attemptsGroupBytesMax = 4 << 20
 	attemptsQueueBytesMax = 32 << 20
-	attemptsTimeout       = 10 * time.Second
-	attemptsRetry         = 500 * time.Millisecond
-	attemptsFinalTimeout  = 3 * time.Second
+	// attemptBytesUsual is more than the row of most attempts takes.
+	attemptBytesUsual = 512
+
+	attemptsTimeout      = 10 * time.Second
+	attemptsRetry        = 500 * time.Millisecond
+	attemptsFinalTimeout = 3 * time.Second
 )
 
 // attemptsWriter writes what happened to each request, after the settlement it
@@ -66,10 +69,12 @@ func (w *attemptsWriter) queued() int {
 // add queues an attempt. A request that was in flight when the queue filled is
 // still recorded: the bound may be passed by one a lane of each run.
 func (w *attemptsWriter) add(a *store.Attempt) {
+	var space [attemptBytesUsual]byte
+	row := store.AppendAttempt(space[:0], a) // before the lock, which all runs share
 	w.mu.Lock()
 	group := w.filling()
 	before := group.Bytes()
-	group.Append(a)
+	group.Append(row)
 	w.count++
 	w.bytes += group.Bytes() - before
 	full := isFull(group)

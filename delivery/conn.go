@@ -30,6 +30,10 @@ type conn struct {
 	peeked    [1]byte
 	peekError error
 
+	// While a request is under way, these are its target's flights'.
+	ended                  bool // by the request's context
+	nextBusy, previousBusy *conn
+
 	// While it is unused, all these are its pool's.
 	origin       string
 	unused       time.Time // since when

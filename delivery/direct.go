@@ -62,7 +62,16 @@ func (c *Client) sendDirect(ctx context.Context, x *exchange, a *Answer) {
 	}
 	got.connected = true
 	// A caller that gives up ends the reading and the writing.
-	stop := context.AfterFunc(ctx, func() { _ = used.SetDeadline(past) })
+	var alone func() bool
+	if !t.flights.begin(ctx, used) {
+		alone = context.AfterFunc(ctx, func() { _ = used.SetDeadline(past) })
+	}
+	stop := func() bool {
+		if alone != nil {
+			return alone()
+		}
+		return t.flights.finish(used)
+	}
 	resp, err := used.roundTrip(x.wire(), &x.request) //nolint:bodyclose // closing would read an endless body to its end
 	if err != nil {
 		stop()

@@ -58,6 +58,7 @@ type Target struct {
 	signingPrefix string      // Webhook- or Svix-
 	keys          []signingKey
 	exchanges     sync.Pool // of *exchange
+	flights       flights   // under way on the direct path
 }
 
 // NewTarget prepares a subscriber's requests. It fails where the configuration

@@ -34,7 +34,7 @@ const (
 	copyTail = "\xff\xff"
 )
 
-// copyAttempts names the columns in the order in which Append writes them.
+// copyAttempts names the columns in the order in which AppendAttempt writes them.
 const copyAttempts = `COPY attempts (subscriber, started_at, first_sequence, last_sequence, event_count, attempt, class, status,
 	duration_us, request_bytes, error, response, retry_after, sequences, replay, compacted) FROM STDIN (FORMAT binary)`
 
@@ -47,14 +47,19 @@ const (
 // postgresEpoch is where PostgreSQL counts microseconds from, in those of Unix.
 var postgresEpoch = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC).UnixMicro()
 
-// Append adds an attempt; its ID is drawn when it is stored. Bytes that
-// PostgreSQL cannot store as text are replaced.
-func (r *AttemptRows) Append(a *Attempt) {
+// Append adds an attempt as AppendAttempt laid it out.
+func (r *AttemptRows) Append(row []byte) {
 	if r.count == 0 {
 		r.data = append(r.data[:0], copyHead...)
 	}
 	r.count++
-	b := binary.BigEndian.AppendUint16(r.data, attemptColumns)
+	r.data = append(r.data, row...)
+}
+
+// AppendAttempt lays an attempt out as a row; its ID is drawn when it is stored.
+// Bytes that PostgreSQL cannot store as text are replaced.
+func AppendAttempt(b []byte, a *Attempt) []byte {
+	b = binary.BigEndian.AppendUint16(b, attemptColumns)
 	b = appendText(b, a.Subscriber)
 	b = appendInt8(b, a.StartedAt.UnixMicro()-postgresEpoch)
 	b = appendInt8(b, a.FirstSequence)
@@ -87,7 +92,7 @@ func (r *AttemptRows) Append(a *Attempt) {
 	} else {
 		b = appendInt4(b, a.Compacted)
 	}
-	r.data = b
+	return b
 }
 
 func appendNull(b []byte) []byte { return append(b, 0xff, 0xff, 0xff, 0xff) }
@@ -101,8 +106,8 @@ func appendInt8(b []byte, n int64) []byte {
 }
 
 func appendText(b []byte, s string) []byte {
-	if text := storable(s); text != nil {
-		s = *text
+	if !isStorable(s) {
+		s = *storable(s)
 	}
 	return append(binary.BigEndian.AppendUint32(b, uint32(len(s))), s...) //nolint:gosec // far below 4 GiB
 }
@@ -127,8 +132,10 @@ func appendSequences(b []byte, sequences []int64) []byte {
 // InsertAttempts stores attempts: all or none.
 func (s *Store) InsertAttempts(ctx context.Context, attempts []Attempt) error {
 	var rows AttemptRows
+	var row []byte
 	for i := range attempts {
-		rows.Append(&attempts[i])
+		row = AppendAttempt(row[:0], &attempts[i])
+		rows.Append(row)
 	}
 	return s.InsertAttemptRows(ctx, &rows)
 }

@@ -161,8 +161,10 @@ func storable(s string) *string {
 	if s == "" {
 		return nil
 	}
-	if !utf8.ValidString(s) || strings.IndexByte(s, 0) >= 0 {
+	if !isStorable(s) {
 		s = strings.ReplaceAll(strings.ToValidUTF8(s, "\ufffd"), "\x00", "\ufffd")
 	}
 	return &s
 }
+
+func isStorable(s string) bool { return utf8.ValidString(s) && strings.IndexByte(s, 0) < 0 }
