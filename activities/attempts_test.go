@@ -59,7 +59,7 @@ func TestAttemptsWriter(t *testing.T) {
 			if len(g.groups) != 1 || g.groups[0] != attemptsGroupMax || w.queued() != 3 {
 				t.Errorf("groups of %v, %d are left", g.groups, w.queued())
 			}
-			time.Sleep(200 * time.Millisecond)
+			<-time.After(200 * time.Millisecond)
 			synctest.Wait()
 			if len(g.groups) != 2 || g.groups[1] != 3 || w.queued() != 0 {
 				t.Errorf("groups of %v, %d are left", g.groups, w.queued())

@@ -3,6 +3,8 @@ package delivery
 import (
 	"bytes"
 	"context"
+	"crypto/hmac"
+	"crypto/sha256"
 	"io"
 	"net"
 	"net/http"
@@ -98,16 +100,34 @@ func BenchmarkPrepare(b *testing.B) {
 }
 
 func BenchmarkAppendBody(b *testing.B) {
-	for _, format := range []string{event.FormatRESO, event.FormatRaw} {
-		b.Run(format, func(b *testing.B) {
-			events := []*event.Event{benchEvent()}
-			events[0].Data = []byte(`{"StandardStatus":"Closed"}`)
+	for _, bench := range []struct {
+		name, format string
+		events       int
+	}{{"reso", event.FormatRESO, 1}, {"reso, batch of 100", event.FormatRESO, 100}, {"raw", event.FormatRaw, 1}} {
+		b.Run(bench.name, func(b *testing.B) {
+			events := make([]*event.Event, bench.events)
+			for i := range events {
+				events[i] = benchEvent()
+				events[i].Data = []byte(`{"StandardStatus":"Closed"}`)
+			}
 			var body []byte
 			b.ReportAllocs()
 			for b.Loop() {
-				body = AppendBody(body[:0], format, true, events)
+				body = AppendBody(body[:0], bench.format, bench.events > 1, events)
 			}
+			b.SetBytes(int64(len(body)))
 		})
+	}
+}
+
+// BenchmarkSign signs 500 bytes with one key, which is used again.
+func BenchmarkSign(b *testing.B) {
+	mac := hmac.New(sha256.New, make([]byte, signingSecretBytes))
+	head, body := []byte("acme_1234567.1700000000."), make([]byte, 500)
+	var signature []byte
+	b.ReportAllocs()
+	for b.Loop() {
+		signature = appendSignature(signature[:0], mac, head, body)
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 	"unicode/utf8"
 )
@@ -75,7 +76,8 @@ type Client struct {
 	conns             *pool // of the direct path
 	tls               *tls.Config
 	http1             sync.Map // origins of TLS endpoints that speak HTTP/1.1
-	noDirect          bool     // for tests of the other path
+	http1Noted        atomic.Int64
+	noDirect          bool // for tests of the other path
 	userAgent         string
 	answerBodyTimeout time.Duration
 }

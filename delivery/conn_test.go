@@ -2,9 +2,11 @@ package delivery
 
 import (
 	"bufio"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"strings"
 	"testing"
 	"time"
@@ -121,5 +123,25 @@ func TestPoolClosesOutsideItsLock(t *testing.T) {
 		}
 		closing <- struct{}{}
 		<-done
+	}
+}
+
+// What is remembered of endpoints has a bound, and goes on being remembered.
+func TestKnownHTTP1(t *testing.T) {
+	t.Parallel()
+	c := NewClient(Config{})
+	defer c.Close()
+	answer := &http.Response{ProtoMajor: 1, ProtoMinor: 1}
+	last := &Target{url: &url.URL{Scheme: "https"}}
+	for i := range http1Max + 1 {
+		last.origin = fmt.Sprintf("https://%d.example", i)
+		c.noteHTTP1(last, answer)
+	}
+	last.origin = "https://one.more.example"
+	c.noteHTTP1(last, answer)
+	known := 0
+	c.http1.Range(func(any, any) bool { known++; return true })
+	if _, ok := c.http1.Load(last.origin); !ok || known > 1 {
+		t.Errorf("%d endpoints are known, the last one: %t", known, ok)
 	}
 }

@@ -17,6 +17,10 @@ import (
 // reading: net/http reads while it writes, the direct path does not.
 const directBodyBytesMax = 32 << 10
 
+// http1Max bounds how many endpoints are remembered to speak HTTP/1.1: there is
+// no end to those that a server meets.
+const http1Max = 1 << 16
+
 // direct reports whether a request takes the direct path: HTTP/1.1 written and
 // read on the caller's own goroutine, over connections of our own. It does the
 // same as net/http's transport, whose two goroutines for each connection and
@@ -132,7 +136,12 @@ func (x *exchange) wire() []byte {
 // noteHTTP1 remembers that an endpoint speaks HTTP/1.1 where it could have
 // chosen HTTP/2.
 func (c *Client) noteHTTP1(t *Target, resp *http.Response) {
-	if resp.ProtoMajor == 1 && resp.ProtoMinor == 1 && t.url.Scheme == "https" {
-		c.http1.LoadOrStore(t.origin, struct{}{})
+	if resp.ProtoMajor != 1 || resp.ProtoMinor != 1 || t.url.Scheme != "https" {
+		return
+	}
+	if _, known := c.http1.LoadOrStore(t.origin, struct{}{}); !known && c.http1Noted.Add(1) > http1Max {
+		// Those that are in use are soon known again.
+		c.http1.Clear()
+		c.http1Noted.Store(0)
 	}
 }

@@ -12,7 +12,7 @@ import (
 // BenchmarkPlan measures what one event costs from Offer to its answer, with all
 // lanes in flight and a snapshot each 250 events.
 func BenchmarkPlan(b *testing.B) {
-	for _, shape := range []struct{ lanes, batch, keys int }{{1, 1, 1 << 30}, {1, 100, 1 << 30}, {64, 1, 10_000}, {64, 1, 200}, {64, 100, 10_000}} {
+	for _, shape := range []struct{ lanes, batch, keys int }{{1, 1, 1 << 30}, {1, 100, 1 << 30}, {16, 1, 10_000}, {64, 1, 10_000}, {64, 1, 200}, {64, 100, 10_000}} {
 		b.Run(fmt.Sprintf("lanes=%d/batch=%d/keys=%d", shape.lanes, shape.batch, shape.keys), func(b *testing.B) {
 			benchmarkPlan(b, shape.lanes, shape.batch, shape.keys)
 		})
