@@ -23,12 +23,14 @@ import (
 // /reports/<name>/<from>/<to>. What they do besides is said at Receiver.answer.
 // Those to
 // /keys/<book>?delay=<duration> are answered after that time, and have to come in
-// order for each record; the book is read by GET at the same path.
+// order for each record; the book is read by GET at the same path. Those to
+// /many/<book>/<number> are of one of many subscribers, see manyBook.
 type Receiver struct {
 	mu    sync.Mutex
 	lanes map[string]*lane
 	books map[string]*keyBook
 	gates map[string]*gate
+	many  map[string]*manyBook
 }
 
 // lane is the book of one stream of requests.
@@ -71,7 +73,7 @@ func (r LaneReport) Seconds() float64 { return time.Duration(r.LastAt - r.FirstA
 
 // NewReceiver returns a receiver without a book yet.
 func NewReceiver() *Receiver {
-	return &Receiver{lanes: map[string]*lane{}, books: map[string]*keyBook{}, gates: map[string]*gate{}}
+	return &Receiver{lanes: map[string]*lane{}, books: map[string]*keyBook{}, gates: map[string]*gate{}, many: map[string]*manyBook{}}
 }
 
 func (r *Receiver) lane(name string) *lane {
@@ -92,6 +94,17 @@ func (r *Receiver) book(name string) *keyBook {
 	if b == nil {
 		b = newKeyBook()
 		r.books[name] = b
+	}
+	return b
+}
+
+func (r *Receiver) manyBook(name string) *manyBook {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	b := r.many[name]
+	if b == nil {
+		b = newManyBook()
+		r.many[name] = b
 	}
 	return b
 }
@@ -118,6 +131,11 @@ func (r *Receiver) ServeHTTP(w http.ResponseWriter, request *http.Request) {
 	}
 	if name, ok := strings.CutPrefix(request.URL.Path, "/keys/"); ok {
 		r.book(name).serve(w, request)
+		return
+	}
+	if rest, ok := strings.CutPrefix(request.URL.Path, "/many/"); ok {
+		name, which, _ := strings.Cut(rest, "/")
+		r.manyBook(name).serve(w, request, which)
 		return
 	}
 	if name, ok := strings.CutPrefix(request.URL.Path, "/report/"); ok {
