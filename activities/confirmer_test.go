@@ -23,7 +23,7 @@ func TestConfirmer(t *testing.T) {
 		var groups []int
 		c := &confirmer{confirm: func(_ context.Context, leases []store.Lease) (map[store.Lease]int64, error) {
 			groups = append(groups, len(leases))
-			time.Sleep(time.Second)
+			<-time.After(time.Second)
 			held := map[store.Lease]int64{}
 			for _, l := range leases {
 				if l.Subscriber != "fenced" {
@@ -44,7 +44,7 @@ func TestConfirmer(t *testing.T) {
 		}
 		ask("first", true, 0)
 		synctest.Wait()
-		time.Sleep(time.Millisecond) // the first statement is under way
+		<-time.After(time.Millisecond) // the first statement is under way
 		for i := range runs {
 			ask(fmt.Sprint("sub-", i), true, time.Second)
 		}
@@ -65,7 +65,7 @@ func TestConfirmerFails(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		away := errors.New("away")
 		c := &confirmer{confirm: func(context.Context, []store.Lease) (map[store.Lease]int64, error) {
-			time.Sleep(time.Second)
+			<-time.After(time.Second)
 			return nil, away
 		}}
 		ctx, cancel := context.WithCancel(t.Context())

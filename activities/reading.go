@@ -161,6 +161,9 @@ func (r *run) idle(pages <-chan page) ending {
 		linger = 0
 	}
 	left := time.Until(idleSince.Add(linger))
+	if left <= 0 || r.untilTouch() <= 0 {
+		r.pass(pages)
+	}
 	if left <= 0 && !looking && resting && r.replay == nil && r.scanned >= r.expected {
 		select {
 		case p := <-pages:
@@ -192,6 +195,17 @@ func (r *run) idle(pages <-chan page) ending {
 	case <-timer.C:
 	}
 	return endNone
+}
+
+// pass moves the position over events that do not match, which the reader is not
+// told of, before the row is written: whoever takes it up does not read them again.
+func (r *run) pass(pages <-chan page) {
+	passed := r.source.Passed() // asked first: what came before it waited stands in pages
+	if passed <= r.scanned || len(pages) > 0 || r.left != nil {
+		return
+	}
+	r.left = &page{scanned: passed}
+	r.offer(true)
 }
 
 // restingLocked reports that nothing is under way or could be started. An answer

@@ -32,13 +32,17 @@ type page struct {
 }
 
 // source is what a run reads: the log from a position on, or what a replay
-// selects of it. Next and Wait are for one goroutine, Erased for any.
+// selects of it. Next and Wait are for one goroutine, Passed and
+// Erased for any.
 type source interface {
 	// Next returns what comes next; a position that did not move means that there
 	// is nothing more for now.
 	Next(ctx context.Context) (page, error)
 	// Wait returns once there may be more.
 	Wait(ctx context.Context) error
+	// Passed returns, while Wait waits, a position up to which there is nothing more
+	// than Next returned; 0: none is known.
+	Passed() int64
 	// Erased reports that events which were handed out may have been erased since.
 	Erased() bool
 	Close()
@@ -100,6 +104,8 @@ func (s *logSource) Next(ctx context.Context) (page, error) {
 }
 
 func (s *logSource) Wait(ctx context.Context) error { return s.current().Wait(ctx) }
+
+func (s *logSource) Passed() int64 { return s.current().Passed() }
 
 func (s *logSource) Erased() bool {
 	s.mu.Lock()
@@ -189,6 +195,9 @@ func (s replaySource) Wait(ctx context.Context) error {
 	return ctx.Err()
 }
 
+// Passed knows no position: what a replay selects is not all there is.
+func (s replaySource) Passed() int64 { return 0 }
+
 // missedSource reads the dead letters that a replay has taken up.
 type missedSource struct {
 	*eventlog.Selected
@@ -230,3 +239,6 @@ func (s *missedSource) Wait(ctx context.Context) error {
 	<-ctx.Done()
 	return ctx.Err()
 }
+
+// Passed knows no position, as that of a replaySource.
+func (s *missedSource) Passed() int64 { return 0 }

@@ -156,6 +156,19 @@ func (f *Follower) Wait(ctx context.Context) error {
 	}
 }
 
+// Passed returns a position up to which there is nothing more that passes the
+// filter: that of a follower that waits, which moves along. 0: it does not wait.
+// It may be called beside any method.
+func (f *Follower) Passed() int64 {
+	t := f.feed
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if !f.waiting || !t.begun {
+		return 0
+	}
+	return max(f.scanned, t.hi)
+}
+
 // enlist makes the follower wait, unless there is something to look at.
 func (f *Follower) enlist() bool {
 	t := f.feed
