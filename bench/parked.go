@@ -14,6 +14,8 @@ const (
 	nobodyWindowQuick, parkedWindowQuick = time.Second, 2 * time.Second
 	// wokenOf is the part of the parked subscribers that are woken: one in so many.
 	wokenOf = 10
+	// restLeast is the least difference that is told from none.
+	restLeast = 0.01
 )
 
 func parked10k() Scenario {
@@ -69,9 +71,9 @@ func measureParked10k(ctx context.Context, m *measurement) error {
 	m.result.Book = got
 	m.figure("all woken", "s", time.Unix(0, got.LastAt).Sub(published).Seconds(), 0)
 	m.figure("first woken", "s", time.Unix(0, got.FirstAt).Sub(published).Seconds(), 0)
-	m.figure("CPU at rest", "% of a core", 100*(parked.cpu-nobody.cpu), 0)
-	m.figure("memory at rest", "MiB", float64(parked.memory-nobody.memory)/(1<<20), 0)
-	m.note("Without a subscriber: %.2f %% of a core, %d MiB. With %d parked: %.2f %%, %d MiB.",
+	m.figure("CPU at rest", "% of a core", max(restLeast, 100*(parked.cpu-nobody.cpu)), 0)
+	m.figure("memory at rest", "MiB", max(restLeast, float64(parked.memory-nobody.memory)/(1<<20)), 0)
+	m.note("Without a subscriber: %.2f %% of a core, %d MiB. With %d parked: %.2f %%, %d MiB",
 		100*nobody.cpu, nobody.memory>>20, c.size, 100*parked.cpu, parked.memory>>20)
 	return nil
 }
