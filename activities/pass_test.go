@@ -23,15 +23,6 @@ func TestPassedOver(t *testing.T) {
 	worker := func(linger, touch time.Duration) *bundle {
 		return setupOn(t, direct.url, func(c *activities.Config) { c.Linger, c.Touch = linger, touch })
 	}
-	passed := func(b *bundle, through int64) {
-		f := b.log.Follow(direct.row().FeedID, through-1, event.Filter{ResourceNames: []string{"Member"}})
-		defer f.Close()
-		ctx, cancel := context.WithTimeout(t.Context(), waitMax)
-		defer cancel()
-		go func() { _ = f.Wait(ctx) }()
-		testkit.Eventually(t, waitMax, func() bool { return f.Passed() >= through }, "the tail has passed them")
-		cancel()
-	}
 	spoil := func() { direct.exec(`UPDATE events SET resource_name = 'Member'`) }
 
 	// A run that lingers tells the row at each touch.
@@ -46,9 +37,20 @@ func TestPassedOver(t *testing.T) {
 
 	// The next worker goes on there, and a run that parks tells the row first.
 	parking := worker(2*time.Second, time.Hour)
+	tail := parking.log.Follow(direct.row().FeedID, n, event.Filter{ResourceNames: []string{"Member"}})
+	defer tail.Close()
+	waited := make(chan struct{})
+	ctx, cancel = context.WithCancel(t.Context())
+	go func() {
+		defer close(waited)
+		_ = tail.Wait(ctx)
+	}()
+	defer func() { <-waited }()
+	defer cancel()
+	testkit.Eventually(t, waitMax, func() bool { return tail.Passed() == n }, "the tail stands there")
 	deliver = parking.start(t.Context())
 	direct.publish(properties(n)...)
-	passed(parking, 2*n)
+	testkit.Eventually(t, waitMax, func() bool { return tail.Passed() == 2*n }, "the tail has passed them")
 	spoil()
 	deliver.want(contract.OutcomeParked)
 	if row := direct.row(); row.Cursor != 2*n || r.Count() != 0 {
