@@ -19,6 +19,9 @@ func latency() Scenario {
 	}
 }
 
+// timedPerSecond is the rate at which events are published one by one.
+const timedPerSecond = 20
+
 // parkedMost is how many subscribers are parked at most: each is woken once.
 const parkedMost = 300
 
@@ -27,7 +30,7 @@ const parkedMost = 300
 func measureLatency(ctx context.Context, m *measurement) error {
 	events := m.events
 	if m.cfg.Quick {
-		events = min(events, timedCountQuick)
+		events = min(events, 10)
 	}
 	size := min(events, parkedMost)
 	parked, err := m.newCrowd(ctx, m.scenario.Name+"-parked", size, func(i int, subscriber map[string]any) {
@@ -47,7 +50,7 @@ func measureLatency(ctx context.Context, m *measurement) error {
 		return err
 	}
 	err = m.watch(ctx, events, func() error {
-		late, err := busy.timed(ctx, events, 0, 1)
+		late, err := busy.timed(ctx, events, timedPerSecond, 0, 1)
 		m.figure("busy p50", milliseconds, late.at(50), 0)
 		m.figure("busy p99", milliseconds, late.at(99), 0)
 		return err

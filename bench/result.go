@@ -69,5 +69,11 @@ func (r *run) scenario(ctx context.Context, s Scenario) (Result, error) {
 	if err := s.measure(ctx, m); err != nil {
 		return Result{}, fmt.Errorf("%s: %w", s.Name, err)
 	}
+	for _, f := range m.result.Figures {
+		r.say("= %s %s: %s, floor %s, ratio %s %s", s.Name, f.Name, quantity(f.Value, f.Unit), quantity(f.Floor, f.Unit), quantity(f.Ratio, ""), f.Verdict)
+	}
+	for _, fault := range m.result.Faults {
+		r.say("= %s FAILED: %s", s.Name, fault)
+	}
 	return m.result, nil
 }

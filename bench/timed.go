@@ -3,6 +3,7 @@ package bench
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 )
@@ -13,22 +14,6 @@ const (
 	milliseconds = "ms"
 )
 
-// timedPerSecond is the steady rate at which events are published one by one.
-const timedPerSecond = 20
-
-// How many events are published so.
-const (
-	timedCount      = 200
-	timedCountQuick = 10
-)
-
-func (m *measurement) timedEvents() int {
-	if m.cfg.Quick {
-		return timedCountQuick
-	}
-	return timedCount
-}
-
 // timedEvent is an event that says when it is published. It is as long as others.
 func timedEvent(i int) string {
 	data := fmt.Sprintf(`{"sentAt":%d,"fill":"`, time.Now().UnixNano())
@@ -36,30 +21,36 @@ func timedEvent(i int) string {
 	return fmt.Sprintf(`{"resourceName":"File","resourceRecordKey":%q,"eventType":"record.updated","data":%s}`, recordKey(i), data)
 }
 
-// publishTimed publishes n events at the steady rate.
-func (c *crowd) publishTimed(ctx context.Context, n int) error {
+// publishTimed publishes n events one by one at a steady rate, and returns how
+// long each answer took.
+func (c *crowd) publishTimed(ctx context.Context, n, perSecond int) (answers latencies, err error) {
 	next := time.Now()
 	for i := range n {
-		next = next.Add(time.Second / timedPerSecond)
+		next = next.Add(time.Second / time.Duration(perSecond))
 		if err := c.pause(ctx, time.Until(next)); err != nil {
-			return err
+			return nil, err
 		}
+		started := time.Now()
 		if err := c.post(ctx, strings.NewReader(timedEvent(i)), "application/json"); err != nil {
-			return err
+			return nil, err
 		}
+		answers = append(answers, float64(time.Since(started))/float64(time.Millisecond))
 		c.published++
 	}
-	return nil
+	slices.Sort(answers)
+	return answers, nil
 }
 
-// timed publishes n events at the steady rate and returns how long each was
+// timed publishes n events one by one at a steady rate and returns how long each was
 // under way to members from the first-th to before the end-th: from the moment
 // that the publisher's request was made to the moment that the consumer had read
 // the event.
-func (c *crowd) timed(ctx context.Context, n, first, end int) (latencies, error) {
-	if err := c.publishTimed(ctx, n); err != nil {
+func (c *crowd) timed(ctx context.Context, n, perSecond, first, end int) (latencies, error) {
+	answers, err := c.publishTimed(ctx, n, perSecond)
+	if err != nil {
 		return nil, err
 	}
+	c.say("answers to the publisher: %.2f ms p50, %.2f ms p99", answers.at(50), answers.at(99))
 	if _, _, err := c.arrived(ctx, first, end); err != nil {
 		return nil, err
 	}
