@@ -195,7 +195,7 @@ func testDoStatusLineDecides(t *testing.T, newTestClient clientMaker) {
 		"bad chunk":            {Raw: head + "Transfer-Encoding: chunked\r\n\r\nzz\r\nhello"},
 		"chunks cut short":     {Raw: head + "Transfer-Encoding: chunked\r\n\r\n5\r\nhel"},
 		"ends with connection": {Raw: head + "\r\nhello"},
-		"says it is gzip":      {Raw: head + "Content-Encoding: gzip\r\nContent-Length: 5\r\n\r\nhello"},
+		"says it is gzip":      {Raw: head + "Connection: close\r\nContent-Encoding: gzip\r\nContent-Length: 5\r\n\r\nhello"},
 	}
 	for name, answer := range tests {
 		t.Run(name, func(t *testing.T) {

@@ -29,6 +29,7 @@ type conn struct {
 	peek      func(fd uintptr) bool
 	peeked    [1]byte
 	peekError error
+	plain     plain
 
 	// While a request is under way, these are its target's flights'.
 	ended                  bool // by the request's context
@@ -126,15 +127,18 @@ func (c *conn) roundTrip(wire []byte, request *http.Request) (*http.Response, er
 	c.got, c.broken, c.left = false, nil, responseHeaderBytesMax
 	_, writeErr := c.Write(wire)
 	c.wrote = writeErr == nil
+	switch resp, err := c.plainAnswer(); {
+	case err != nil:
+		return nil, c.failure(err, writeErr)
+	case resp != nil:
+		c.left = responseBytesMax + responseHeaderBytesMax
+		return resp, nil
+	}
 	for {
 		resp, err := http.ReadResponse(c.reader, request)
 		switch {
-		case err != nil && writeErr != nil && !c.got:
-			return nil, writeErr
-		case err != nil && c.broken != nil:
-			return nil, c.broken // of half a head the parser would say it is malformed
 		case err != nil:
-			return nil, err
+			return nil, c.failure(err, writeErr)
 		case resp.StatusCode == http.StatusSwitchingProtocols:
 			return nil, errNotFinal
 		case resp.StatusCode >= 200 || resp.StatusCode < 100:
@@ -143,4 +147,15 @@ func (c *conn) roundTrip(wire []byte, request *http.Request) (*http.Response, er
 		}
 		// An interim answer; the bound on the header counts all of them.
 	}
+}
+
+// failure is why there is no answer.
+func (c *conn) failure(err, writeErr error) error {
+	switch {
+	case writeErr != nil && !c.got:
+		return writeErr
+	case c.broken != nil:
+		return c.broken // of half a head the parser would say it is malformed
+	}
+	return err
 }

@@ -2,6 +2,7 @@ package delivery
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -52,6 +53,57 @@ func FuzzAnswer(f *testing.F) {
 		}
 		if len(a.Response) > responseBytesKept || !utf8.Valid(a.Response) || strings.ContainsRune(string(a.Response), 0) {
 			t.Fatalf("%q: response %q", answer, a.Response)
+		}
+	})
+}
+
+// FuzzPlainAnswer holds what needs no parser against the parser: where the one reads
+// an answer the other reads the same, and leaves the same behind.
+func FuzzPlainAnswer(f *testing.F) {
+	for _, answer := range []string{
+		"HTTP/1.1 204 No Content\r\nDate: now\r\n\r\n", "HTTP/1.1 200 OK\r\ncontent-length: 2\r\nX-Y: z\r\n\r\nokHTTP/1.1 204 \r\n\r\n",
+		"HTTP/1.1 200 \r\nContent-Length: 0\r\n\r\n", "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nabc",
+		"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", "HTTP/1.1 200 OK\r\n Content-Length: 3\r\n\r\nabc",
+		"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nConnection: close\r\n\r\na", "HTTP/1.1 204 OK\r\nContent-Length: 3\r\n\r\nabc",
+		"HTTP/1.1 200 OK\r\nContent-Length : 3\r\n\r\nabc", "HTTP/1.1 200 OK\nContent-Length: 3\r\n\r\nabc", "HTTP/1.1 205 R\r\nContent-Length: 4\r\n\r\nab",
+		"HTTP/1.1 200 OK\r\nPostroad-Accepted-Through: 5\r\nContent-Length: 0\r\n\r\n", "HTTP/1.1 200 OK\r\n\r\n", "HTTP/1.1 200\r\n\r\n",
+		"HTTP/1.1 299 A\r\nContent-Length: +1\r\n\r\na", "HTTP/1.1 2x0 A\r\nContent-Length: 1\r\n\r\na",
+	} {
+		f.Add(answer)
+	}
+	request := &http.Request{Method: http.MethodPost}
+	f.Fuzz(func(t *testing.T, answer string) {
+		plain := &conn{Conn: scripted{answer: strings.NewReader(answer)}, left: 1 << 20}
+		plain.reader = bufio.NewReader(plain)
+		got, err := plain.plainAnswer() //nolint:bodyclose // it holds nothing
+		if got == nil {
+			if (err != nil) != (answer == "") {
+				t.Fatalf("%q: %v", answer, err)
+			}
+			if n := plain.reader.Buffered(); n != min(len(answer), 4096) {
+				t.Fatalf("%q: %d bytes are left for the parser", answer, n)
+			}
+			return
+		}
+		reader := bufio.NewReader(strings.NewReader(answer))
+		want, err := http.ReadResponse(reader, request)
+		if err != nil {
+			t.Fatalf("%q: read as %d, which is no answer: %v", answer, got.StatusCode, err)
+		}
+		gotBody, gotErr := io.ReadAll(got.Body)
+		wantBody, wantErr := io.ReadAll(want.Body)
+		_ = want.Body.Close()
+		if !errors.Is(gotErr, wantErr) {
+			t.Fatalf("%q: errors %v and %v", answer, gotErr, wantErr)
+		}
+		gotRest, _ := io.ReadAll(plain.reader)
+		wantRest, _ := io.ReadAll(reader)
+		switch {
+		case got.StatusCode != want.StatusCode, got.ContentLength != want.ContentLength, want.Close,
+			want.Header.Get(headerAcceptedThrough) != "", len(want.TransferEncoding) > 0, len(want.Trailer) > 0:
+			t.Fatalf("%q: read %+v, the parser %+v", answer, got, want)
+		case string(gotBody) != string(wantBody), string(gotRest) != string(wantRest):
+			t.Fatalf("%q: body %q and %q behind it, the parser's %q and %q", answer, gotBody, gotRest, wantBody, wantRest)
 		}
 	})
 }
