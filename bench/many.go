@@ -180,9 +180,8 @@ func (c *multitude) draw(n int) []int {
 // what they got since the mark.
 func (c *multitude) stretch(ctx context.Context, numbers []int) (ManyReport, error) {
 	path := "/many/" + c.name
-	c.owed.mark()
-	if _, err := c.m.sink.Do(ctx, apiclient.Request{Method: http.MethodPost, Path: path + "/mark"}, nil); err != nil {
-		return ManyReport{}, fmt.Errorf("mark the receiver's book: %w", err)
+	if err := c.mark(ctx); err != nil {
+		return ManyReport{}, err
 	}
 	for _, number := range numbers {
 		c.owe(number)
@@ -217,6 +216,15 @@ func (c *multitude) stretch(ctx context.Context, numbers []int) (ManyReport, err
 			return got, err
 		}
 	}
+}
+
+// mark begins a new stretch in both books.
+func (c *multitude) mark(ctx context.Context) error {
+	c.owed.mark()
+	if _, err := c.m.sink.Do(ctx, apiclient.Request{Method: http.MethodPost, Path: "/many/" + c.name + "/mark"}, nil); err != nil {
+		return fmt.Errorf("mark the receiver's book: %w", err)
+	}
+	return nil
 }
 
 // judge says what is wrong with what arrived in a stretch.
@@ -293,7 +301,11 @@ func measureMany(ctx context.Context, m *measurement, feeds bool) error {
 	return nil
 }
 
-// rouse gives each of them something, so that all of them are awake.
+// rouseEvery is below the time after which a subscriber without an event parks.
+const rouseEvery = 15 * time.Second
+
+// rouse gives each of them an event, and again until all have theirs at once, so
+// that none is parked when the stretch begins.
 func (c *multitude) rouse(ctx context.Context) error {
 	all := make([]int, 0, c.size*manyFeedChunk)
 	for i := range c.size {
@@ -302,14 +314,39 @@ func (c *multitude) rouse(ctx context.Context) error {
 			all = append(all, i)
 		}
 	}
-	started := time.Now()
-	got, err := c.stretch(ctx, all)
-	if err != nil {
+	if err := c.mark(ctx); err != nil {
 		return err
 	}
-	c.judge(got, "all awake")
-	c.m.say("all awake after %.1f s", time.Since(started).Seconds())
-	return nil
+	started, moved, before := time.Now(), time.Now(), int64(0)
+	for {
+		for _, number := range all {
+			c.owe(number)
+		}
+		if err := c.publish(ctx, all); err != nil {
+			return err
+		}
+		owed := c.owed.read().Events
+		for round := time.Now(); time.Since(round) < rouseEvery; {
+			got, err := book[ManyReport](ctx, c.m.run, "/many/"+c.name)
+			if err != nil {
+				return err
+			}
+			if got.Events >= owed {
+				c.judge(got, "all awake")
+				c.m.say("all awake after %.1f s", time.Since(started).Seconds())
+				return nil
+			}
+			if got.Events > before {
+				before, moved = got.Events, time.Now()
+			}
+			if err := c.m.pause(ctx, 4*pollEvery); err != nil {
+				return err
+			}
+		}
+		if time.Since(moved) > c.m.cfg.StallMax {
+			return fmt.Errorf("no event arrived for %s while %d subscribers were woken", c.m.cfg.StallMax, c.size)
+		}
+	}
 }
 
 // busy1000 measures the worker's memory with its subscribers all at work.
