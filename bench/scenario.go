@@ -26,6 +26,7 @@ type Scenario struct {
 func Scenarios() []Scenario {
 	return []Scenario{
 		ordered(),
+		naiveScenario(), // early, while there are few workflows: each is asked for its history
 		fanout50(),
 		fanout500(),
 		slow(),
@@ -37,7 +38,6 @@ func Scenarios() []Scenario {
 		far("lanes16", "16 lanes on the history of Temporal's Go SDK", farShape{lanes: 16, batch: 1, source: sdkSource}, 12_525, 1500),
 		far("lanes64", fmt.Sprintf("64 lanes on up to %d records", manyRecords), farShape{lanes: 64, batch: 1, source: manySource}, 32_000, 3000),
 		far("batch100", "1 lane, batches of 100", farShape{lanes: 1, batch: 100, source: manySource}, 50_000, 5000),
-		naiveScenario(), // before those whose workflows are more than are asked for their histories
 		select10k(),
 		feeds10k(),
 		parked10k(),
