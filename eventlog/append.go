@@ -87,7 +87,7 @@ type request struct {
 	// hashes and extras are nil where no event has a key, or rare members; they
 	// are made by the publisher's goroutine to keep the writers free.
 	hashes [][]byte
-	extras []*string
+	extras [][]byte
 	bytes  int
 	answer chan answer // of capacity 1
 	state  requestState
@@ -116,12 +116,28 @@ func newRequest(key groupKey, events []event.Event) (*request, error) {
 		}
 		if extras != nil {
 			if r.extras == nil {
-				r.extras = make([]*string, len(events))
+				r.extras = make([][]byte, len(events))
 			}
 			r.extras[i] = extras
 		}
 	}
 	return r, nil
+}
+
+// hash is the hash of the content of the i-th event; nil: it has no key.
+func (r *request) hash(i int) []byte {
+	if r.hashes == nil {
+		return nil
+	}
+	return r.hashes[i]
+}
+
+// rare are the rare members of the i-th event; nil: it has none.
+func (r *request) rare(i int) []byte {
+	if r.extras == nil {
+		return nil
+	}
+	return r.extras[i]
 }
 
 // extras are the rare members of an event as they stand in the column extras.
@@ -134,7 +150,7 @@ type extras struct {
 	Trace string `json:"trace,omitempty"`
 }
 
-func encodeExtras(e *event.Event) (*string, error) {
+func encodeExtras(e *event.Event) ([]byte, error) {
 	if len(e.FeedTypes) == 0 && len(e.Attributes) == 0 && len(e.Related) == 0 && !e.Bulk && e.Trace == "" {
 		return nil, nil
 	}
@@ -142,8 +158,7 @@ func encodeExtras(e *event.Event) (*string, error) {
 	if err != nil {
 		return nil, fmt.Errorf("encode rare members: %w", err)
 	}
-	s := string(b)
-	return &s, nil
+	return b, nil
 }
 
 func decodeExtras(s string, e *event.Event) error {

@@ -21,6 +21,7 @@ type appender struct {
 	// stored is told of each feed that grew, after the commit.
 	stored  func(feed int64)
 	metrics metrics
+	kept    keptConns
 
 	mu   sync.Mutex
 	wake sync.Cond
@@ -38,7 +39,9 @@ type appender struct {
 type queue struct {
 	key      groupKey
 	waiting  []*request
+	events   int // of waiting
 	inFlight bool
+	gathering
 }
 
 // requestState is where a request is; it is guarded by appender.mu.
@@ -68,6 +71,11 @@ func (a *appender) close() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.open = false
+	for _, q := range a.queues {
+		if q.gathering.pending {
+			a.endGathering(q)
+		}
+	}
 	a.wake.Broadcast()
 }
 
@@ -108,9 +116,16 @@ func (a *appender) enqueue(r *request) error {
 		a.queues[r.key] = q
 	}
 	q.waiting = append(q.waiting, r)
-	if !q.inFlight && len(q.waiting) == 1 {
-		a.ready = append(a.ready, q)
-		a.wake.Signal()
+	q.events += len(r.events)
+	switch {
+	case q.inFlight:
+	case q.pending:
+		if q.complete() {
+			q.missed = 0
+			a.endGathering(q)
+		}
+	case len(q.waiting) == 1:
+		a.offer(q)
 	}
 	return nil
 }
@@ -134,13 +149,16 @@ func (a *appender) abandon(ctx context.Context, r *request) (Result, error) {
 
 // write stores groups until the appender is closed and nothing waits.
 func (a *appender) write() {
+	var args arguments
+	defer a.kept.release()
 	for {
 		q, group := a.take()
 		if q == nil {
 			return
 		}
 		if len(group) > 0 {
-			newBatch(q.key, group).store(a)
+			newBatch(q.key, group).store(a, &args)
+			args.shrink()
 		}
 		a.done(q, group)
 	}
@@ -176,6 +194,7 @@ func (a *appender) take() (*queue, []*request) {
 			a.events -= len(r.events)
 			a.bytes -= r.bytes
 		}
+		q.events -= len(r.events)
 		taken++
 	}
 	clear(q.waiting[:taken])
@@ -192,6 +211,14 @@ func (a *appender) done(q *queue, group []*request) {
 		a.bytes -= r.bytes
 	}
 	q.inFlight = false
+	if len(group) > 0 && a.gather(q) {
+		return
+	}
+	a.offer(q)
+}
+
+// offer lets a writer take the feed, if anything waits in it.
+func (a *appender) offer(q *queue) {
 	if len(q.waiting) == 0 {
 		delete(a.queues, q.key)
 		return

@@ -5,9 +5,7 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
-	"github.com/jackc/pgx/v5/pgxpool"
 )
 
 const (
@@ -21,12 +19,11 @@ const (
 	bytesPerSecondMin = 4 << 20
 )
 
-const appendSQL = `SELECT * FROM append_events($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)`
-
 // batch is one group on its way to the database.
 type batch struct {
 	key      groupKey
 	requests []*request
+	events   int
 	bytes    int
 	oldest   time.Time
 }
@@ -34,6 +31,7 @@ type batch struct {
 func newBatch(key groupKey, requests []*request) *batch {
 	b := &batch{key: key, requests: requests, oldest: requests[0].state.queuedAt}
 	for _, r := range requests {
+		b.events += len(r.events)
 		b.bytes += r.bytes
 	}
 	return b
@@ -41,17 +39,18 @@ func newBatch(key groupKey, requests []*request) *batch {
 
 // store stores the batch and answers each of its requests. Where the data of
 // one is refused, each is stored alone, so that none fails another.
-func (b *batch) store(a *appender) {
-	answers, err := b.run(a)
+func (b *batch) store(a *appender, args *arguments) {
+	answers, err := b.run(a, args)
 	if code, data := isData(err); data {
 		if len(b.requests) > 1 {
 			for _, r := range b.requests {
-				newBatch(b.key, []*request{r}).store(a)
+				newBatch(b.key, []*request{r}).store(a, args)
 			}
 			return
 		}
 		err = &DataError{code, err}
 	}
+	a.expect(b.key, len(b.requests))
 	grew := false
 	for i, r := range b.requests {
 		if err != nil {
@@ -67,14 +66,15 @@ func (b *batch) store(a *appender) {
 }
 
 // run makes the one call; its error is about the whole batch.
-func (b *batch) run(a *appender) ([]answer, error) {
+func (b *batch) run(a *appender, args *arguments) ([]answer, error) {
+	args.encode(b, a.config.KeyRetention)
 	for {
 		conn, err := b.acquire(a)
 		if err != nil {
 			return nil, err
 		}
-		verdicts, err := b.call(a, conn)
-		conn.Release()
+		verdicts, err := b.call(a, conn, args)
+		a.kept.put(conn)
 		switch _, data := isData(err); {
 		case err == nil:
 			return b.answers(verdicts)
@@ -94,7 +94,10 @@ func (b *batch) run(a *appender) ([]answer, error) {
 
 // acquire gets a connection, trying until the oldest request has waited for the
 // append timeout.
-func (b *batch) acquire(a *appender) (*pgxpool.Conn, error) {
+func (b *batch) acquire(a *appender) (*keptConn, error) {
+	if conn := a.kept.take(); conn != nil {
+		return conn, nil
+	}
 	deadline := b.oldest.Add(a.config.AppendTimeout)
 	if earliest := time.Now().Add(acquireTimeoutMin); deadline.Before(earliest) {
 		deadline = earliest
@@ -104,7 +107,7 @@ func (b *batch) acquire(a *appender) (*pgxpool.Conn, error) {
 	for {
 		conn, err := a.pool.Acquire(ctx)
 		if err == nil {
-			return conn, nil
+			return a.kept.keep(conn), nil
 		}
 		select {
 		case <-ctx.Done():
@@ -114,102 +117,16 @@ func (b *batch) acquire(a *appender) (*pgxpool.Conn, error) {
 	}
 }
 
-func (b *batch) call(a *appender, conn *pgxpool.Conn) ([]verdict, error) {
+func (b *batch) call(a *appender, conn *keptConn, args *arguments) ([]verdict, error) {
 	limit := a.config.AppendTimeout + time.Duration(b.bytes/bytesPerSecondMin)*time.Second
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
-	c := b.columns()
 	began := time.Now()
 	defer func() {
 		a.metrics.duration.Observe(time.Since(began).Seconds())
-		a.metrics.groupEvents.Observe(float64(len(c.names)))
+		a.metrics.groupEvents.Observe(float64(b.events))
 	}()
-	rows, err := conn.Query(ctx, appendSQL, b.key.feed, b.key.supplied, a.config.KeyRetention,
-		c.counts, c.sequences, c.keys, c.hashes, c.names, c.recordKeys, c.urls, c.types, c.occurred, c.extras, c.data)
-	if err != nil {
-		return nil, err
-	}
-	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (verdict, error) {
-		var v verdict
-		err := row.Scan(&v.request, &v.kind, &v.at, &v.head, &v.accepted, &v.sequences)
-		return v, err
-	})
-}
-
-// columns are the arguments of append_events: one array per member over the
-// events of all requests. An array stays nil where every event lacks the member.
-type columns struct {
-	counts                              []int32
-	sequences                           []int64
-	keys                                []*string
-	hashes                              [][]byte
-	names, recordKeys                   []string
-	urls, types, occurred, extras, data []*string
-}
-
-func (b *batch) columns() *columns {
-	total := 0
-	for _, r := range b.requests {
-		total += len(r.events)
-	}
-	c := &columns{
-		counts: make([]int32, 0, len(b.requests)),
-		names:  make([]string, 0, total), recordKeys: make([]string, 0, total),
-	}
-	n := 0
-	for _, r := range b.requests {
-		c.counts = append(c.counts, int32(len(r.events)))
-		for i := range r.events {
-			e := &r.events[i]
-			c.names = append(c.names, e.ResourceName)
-			c.recordKeys = append(c.recordKeys, e.ResourceRecordKey)
-			if b.key.supplied {
-				c.sequences = append(c.sequences, e.Sequence)
-			}
-			if e.IdempotencyKey != "" {
-				put(&c.keys, total, n, &e.IdempotencyKey)
-				if c.hashes == nil {
-					c.hashes = make([][]byte, total)
-				}
-				c.hashes[n] = r.hashes[i]
-			}
-			putText(&c.urls, total, n, &e.ResourceRecordURL)
-			putText(&c.types, total, n, &e.EventType)
-			putText(&c.occurred, total, n, &e.OccurredAt)
-			if r.extras != nil && r.extras[i] != nil {
-				put(&c.extras, total, n, r.extras[i])
-			}
-			if e.Data != nil {
-				data := string(e.Data)
-				put(&c.data, total, n, &data)
-			}
-			n++
-		}
-	}
-	return c
-}
-
-func put(column *[]*string, total, at int, s *string) {
-	if *column == nil {
-		*column = make([]*string, total)
-	}
-	(*column)[at] = s
-}
-
-func putText(column *[]*string, total, at int, s *string) {
-	if *s != "" {
-		put(column, total, at, s)
-	}
-}
-
-// verdict is one row of append_events.
-type verdict struct {
-	request   int
-	kind      string
-	at        int
-	head      int64
-	accepted  int
-	sequences []int64
+	return callAppend(ctx, conn.Conn.Conn(), args.values())
 }
 
 // errVerdicts: something was stored, but what is not known.

@@ -112,3 +112,26 @@ func BenchmarkNotified(b *testing.B) {
 		}
 	}
 }
+
+// BenchmarkAppendGroup is one transaction of so many events, each with 500 bytes
+// of data.
+func BenchmarkAppendGroup(b *testing.B) {
+	for _, size := range []int{1, 16, 1000} {
+		b.Run(fmt.Sprint(size), func(b *testing.B) {
+			s := setup(b, eventlog.Config{})
+			events := make([]event.Event, size)
+			for i := range events {
+				events[i] = event.Event{
+					ResourceName: "File", ResourceRecordKey: fmt.Sprintf("internal/client_%d.go", i), EventType: "record.updated",
+					OccurredAt: "2021-08-09T00:54:19-07:00", Data: json.RawMessage(`{"message":"` + strings.Repeat("word ", 97) + `"}`),
+				}
+			}
+			b.ReportAllocs()
+			b.ResetTimer()
+			for range b.N {
+				s.append(s.feed, events...)
+			}
+			b.ReportMetric(float64(size)*float64(b.N)/b.Elapsed().Seconds(), "events/s")
+		})
+	}
+}

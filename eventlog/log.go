@@ -25,6 +25,9 @@ type Config struct {
 	// single request is never divided. Default 2,000 and 4 MiB.
 	GroupEvents int
 	GroupBytes  int
+	// GatherMax bounds how long the publishers that were just answered are waited
+	// for, so that their next events are stored together. Default 1 ms.
+	GatherMax time.Duration
 	// Writers is how many groups, each of another feed, are stored at once.
 	// Default 4.
 	Writers int
@@ -60,6 +63,7 @@ func (c Config) WithDefaults() Config {
 	setDefault(&c.QueueBytes, 128<<20)
 	setDefault(&c.GroupEvents, 2_000)
 	setDefault(&c.GroupBytes, 4<<20)
+	setDefault(&c.GatherMax, time.Millisecond)
 	setDefault(&c.Writers, 4)
 	setDefault(&c.AppendTimeout, 5*time.Second)
 	setDefault(&c.KeyRetention, 7*24*time.Hour)

@@ -13,8 +13,14 @@ import (
 // grew.
 const Channel = "postroad_events"
 
-// notifyTimeout bounds one round of notifications; who misses it polls.
-const notifyTimeout = 5 * time.Second
+const (
+	// notifyTimeout bounds one round of notifications; who misses it polls.
+	notifyTimeout = 5 * time.Second
+	// notifyPause is the least time between two rounds: one after a pause is sent
+	// at once, and under load what grew meanwhile is told together. A round costs
+	// PostgreSQL, and every process that listens, as much as storing some events.
+	notifyPause = 5 * time.Millisecond
+)
 
 // notifier tells other processes of feeds that grew: in a transaction of its
 // own, as a notifying one takes a lock over the whole database at its commit,
@@ -61,11 +67,17 @@ func (n *notifier) run(ctx context.Context) {
 		}
 		clear(n.feeds)
 		n.mu.Unlock()
+		began := time.Now()
 		sending, cancel := context.WithTimeout(ctx, notifyTimeout)
 		_, err := n.pool.Exec(sending, `SELECT pg_notify($1, feed::text) FROM unnest($2::bigint[]) AS f (feed)`, Channel, feeds)
 		cancel()
 		if err != nil && ctx.Err() == nil {
 			n.logger.Debug("notification not sent: others find the events by polling", "error", err)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(notifyPause - time.Since(began)):
 		}
 	}
 }

@@ -114,7 +114,7 @@ var logMutants = []Mutant{
 	},
 	{
 		Rule: "A feed takes one writer", File: "eventlog/appender.go",
-		Old: "if !q.inFlight && len(q.waiting) == 1 {", New: "if len(q.waiting) == 1 {",
+		Old: "\tcase q.inFlight:\n", New: "",
 		Test: "eventlog.TestOneSlowFeedHoldsUpNoOther",
 	},
 	{
