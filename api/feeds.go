@@ -242,7 +242,7 @@ type feedCache struct {
 	feeds map[string]eventlog.Feed
 }
 
-func (f *feedCache) get(ctx context.Context, log *eventlog.Log, name string) (feed eventlog.Feed, cached bool, err error) {
+func (f *feedCache) get(ctx context.Context, log PublishingLog, name string) (feed eventlog.Feed, cached bool, err error) {
 	f.mu.RLock()
 	feed, cached = f.feeds[name]
 	f.mu.RUnlock()

@@ -82,7 +82,7 @@ type publication struct {
 func (p *publication) feed(ctx context.Context) (feed eventlog.Feed, cached bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, feedLookupMax)
 	defer cancel()
-	feed, cached, err = p.server.feeds.get(ctx, p.server.config.Log, p.name)
+	feed, cached, err = p.server.feeds.get(ctx, p.server.config.Publishing, p.name)
 	return feed, cached, feedError(p.name, err)
 }
 
@@ -153,7 +153,7 @@ func (p *publication) try(ctx context.Context, feed eventlog.Feed, text []byte) 
 			return eventlog.Result{}, err
 		}
 	}
-	result, err := p.trace.append(ctx, p.server.config.Log, feed, events)
+	result, err := p.trace.append(ctx, p.server.config.Publishing, feed, events)
 	if conflict := (*eventlog.ConflictError)(nil); errors.As(err, &conflict) {
 		return result, conflictProblem(conflict, place(conflict.Index))
 	}

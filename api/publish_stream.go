@@ -189,7 +189,7 @@ func (u *upload) append(events []event.Event) (eventlog.Result, error) {
 	}
 	deadline := time.Now().Add(busyWaitMax)
 	for {
-		result, err := u.publication.trace.append(u.ctx, u.publication.server.config.Log, u.feed, events)
+		result, err := u.publication.trace.append(u.ctx, u.publication.server.config.Publishing, u.feed, events)
 		if !errors.Is(err, eventlog.ErrBusy) || time.Now().After(deadline) {
 			return result, err
 		}

@@ -19,9 +19,16 @@ import (
 
 	"postroad/contract"
 	"postroad/delivery"
+	"postroad/event"
 	"postroad/eventlog"
 	"postroad/store"
 )
+
+// PublishingLog is what publishing needs of an *eventlog.Log, with its errors.
+type PublishingLog interface {
+	Feed(ctx context.Context, name string) (eventlog.Feed, error)
+	Append(ctx context.Context, feed eventlog.Feed, events []event.Event) (eventlog.Result, error)
+}
 
 // Config is what a Server works with. The zero value of each optional field
 // means its default.
@@ -29,6 +36,8 @@ type Config struct {
 	// Store and Log are the database. Required.
 	Store *store.Store
 	Log   *eventlog.Log
+	// Publishing is the part of the log that takes events. Default: Log.
+	Publishing PublishingLog
 	// Client makes test requests and knows which endpoints may be called.
 	// Default: one of the API's own, made from AllowHTTPEndpoints,
 	// AllowLoopback, AllowedPrefixes and Version.
@@ -94,6 +103,9 @@ func (c Config) WithDefaults() Config {
 	setDefault(&c.DatabaseMax, 5*time.Second)
 	setDefault(&c.UploadBytes, uploadBytesDefault)
 	setDefault(&c.BodyIdle, 30*time.Second)
+	if c.Publishing == nil && c.Log != nil {
+		c.Publishing = c.Log
+	}
 	if c.Registry == nil {
 		c.Registry = prometheus.NewRegistry()
 	}

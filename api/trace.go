@@ -47,7 +47,7 @@ func (s *Server) beginTrace(r *http.Request) publishTrace {
 }
 
 // append stores events within the trace.
-func (t publishTrace) append(ctx context.Context, log *eventlog.Log, feed eventlog.Feed, events []event.Event) (eventlog.Result, error) {
+func (t publishTrace) append(ctx context.Context, log PublishingLog, feed eventlog.Feed, events []event.Event) (eventlog.Result, error) {
 	if t.span == nil {
 		if t.passed != "" {
 			mark(events, t.passed)

@@ -58,7 +58,8 @@ func (p *program) rootCommand() *cobra.Command {
 		flags.StringVar(&p.dataDir, "data-dir", "", "data `directory` of a running stack to take address and token from (POSTROAD_DATA_DIR)")
 		root.AddCommand(command)
 	}
-	root.AddCommand(p.listenCommand(), p.benchCommand(), p.benchReceiverCommand(), p.benchNaiveCommand(), p.healthcheckCommand(), p.versionCommand())
+	root.AddCommand(p.listenCommand(), p.benchCommand(), p.benchReceiverCommand(), p.benchPublisherCommand(), p.benchRouteCommand(),
+		p.benchNaiveCommand(), p.healthcheckCommand(), p.versionCommand())
 	return root
 }
 
