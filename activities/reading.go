@@ -82,6 +82,9 @@ func (r *run) fill(pages <-chan page, all bool) (came bool) {
 func (r *run) offer(all bool) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.closed {
+		return false // what comes after a control is for the filter that it may have brought
+	}
 	p := r.left
 	room := r.plan.Room()
 	least := min(r.refill, len(p.events)) // a little at a time would cost as much as all

@@ -46,3 +46,23 @@ func TestResting(t *testing.T) {
 		})
 	}
 }
+
+// TestControlStaysPut: once a control is in force the position moves no more. What
+// is published then is for the filter that the control may have brought.
+func TestControlStaysPut(t *testing.T) {
+	t.Parallel()
+	for name, r := range map[string]*run{
+		"a page that came just before":      {left: &page{events: []*event.Event{{Sequence: 2}}, scanned: 5}},
+		"events that did not match it then": {left: &page{scanned: 5}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r.a = &Activities{cfg: Config{CheckpointEvents: 100}}
+			r.plan, r.scanned, r.parking = planner.New(planner.Config{Lanes: 1, BatchSize: 1}, planner.State{Stream: planner.Stream{Cursor: 1}}, time.Now()), 1, true
+			r.controlSeen(1)
+			if r.offer(true) || r.scanned != 1 || r.left == nil || r.plan.Snapshot(time.Now()).Scanned != 1 {
+				t.Errorf("the position moved to %d", r.scanned)
+			}
+		})
+	}
+}
