@@ -69,6 +69,10 @@ func serverConfig(store *config.SQL, listen *net.TCPAddr, internal internalPorts
 // Limits meant to share a server among many users, far above what one process reaches.
 const unlimitedRPS = 100_000
 
+// partitions is of how many a task queue consists. One process is no faster with
+// more, which hand tasks to each other.
+const partitions = 1
+
 // dynamicConfig is what differs from Temporal's defaults.
 func dynamicConfig() dynamicconfig.StaticClient {
 	return dynamicconfig.StaticClient{
@@ -89,10 +93,8 @@ func dynamicConfig() dynamicconfig.StaticClient {
 
 		dynamicconfig.EnableServerVersionCheck.Key(): false, // it calls out
 
-		// One process is no faster with four partitions of a queue, which hand tasks to
-		// each other.
-		dynamicconfig.MatchingNumTaskqueueReadPartitions.Key():  1,
-		dynamicconfig.MatchingNumTaskqueueWritePartitions.Key(): 1,
+		dynamicconfig.MatchingNumTaskqueueReadPartitions.Key():  partitions,
+		dynamicconfig.MatchingNumTaskqueueWritePartitions.Key(): partitions,
 
 		// Let a cancelled activity learn of it without a heartbeat; nothing depends on them.
 		dynamicconfig.WorkerCommandsEnabled.Key():             true,
