@@ -254,7 +254,7 @@ func (p *program) workerCommand() *cobra.Command {
 		RunE:        p.action(func(ctx context.Context, _ []string) error { return p.worker(ctx, f, attempts, slots, adopt) }),
 	}
 	f.add(command.Flags(), "127.0.0.1:8081", "127.0.0.1:9465")
-	command.Flags().IntVar(&slots, "slots", 0, "the most `subscribers` delivered to at once (default: what memory allows, up to 10,000)")
+	command.Flags().IntVar(&slots, "slots", 0, "the most `subscribers` delivered to at once (default: what memory allows, up to 20,000)")
 	attempts.add(command)
 	command.Flags().BoolVar(&adopt, "adopt-cluster", false, "let this Temporal cluster and namespace drive the database, whichever did before")
 	f.log.add(command)

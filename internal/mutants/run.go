@@ -114,6 +114,12 @@ var runMutants = []Mutant{
 	},
 
 	{
+		Rule: "The position stays under a control", File: "activities/reading.go",
+		Old: "\tif r.closed {\n", New: "\tif r.closed && r.plan == nil {\n",
+		Test: "activities.TestControlStaysPut",
+	},
+
+	{
 		Rule: "A run that lives marks its row", File: "activities/rest.go",
 		Old: "\tif left <= 0 && !r.parking {\n\t\tr.saveLocked(nil, nil)\n\t}\n", New: "",
 		Test: "activities.TestTouchInFlight",
