@@ -74,7 +74,7 @@ func (b *batch) run(a *appender, args *arguments) ([]answer, error) {
 			return nil, err
 		}
 		verdicts, err := b.call(a, conn, args)
-		a.kept.put(conn)
+		a.kept.put(conn, a.pool)
 		switch _, data := isData(err); {
 		case err == nil:
 			return b.answers(verdicts)

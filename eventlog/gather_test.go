@@ -106,3 +106,24 @@ func TestKeptConnectionsAreGivenBack(t *testing.T) {
 	// What the end of the log cancelled is cut off behind its back.
 	testkit.Eventually(t, soon, func() bool { return s.pool.Stat().AcquiredConns() == 0 }, "a connection is not given back")
 }
+
+// TestKeptConnectionsGiveWay: what is kept for the next group is not kept from
+// those who wait for a connection of a pool that is used up.
+func TestKeptConnectionsGiveWay(t *testing.T) {
+	t.Parallel()
+	const rounds, most = 20, 10 * time.Second
+	s := setup(t, eventlog.Config{})
+	for range s.pool.Config().MaxConns - 1 {
+		conn, err := s.pool.Acquire(t.Context())
+		must(t, err)
+		defer conn.Release()
+	}
+	began := time.Now()
+	for range rounds {
+		s.append(s.feed, record("r"))
+		s.exec(`SELECT 1`)
+	}
+	if took := time.Since(began); took > most {
+		t.Errorf("%d appends, each with a query after it, took %s", rounds, took)
+	}
+}

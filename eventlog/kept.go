@@ -53,11 +53,13 @@ func (k *keptConns) keep(conn *pgxpool.Conn) *keptConn {
 	return c
 }
 
-// put takes a connection back.
-func (k *keptConns) put(c *keptConn) {
+// put takes a connection back. Where the pool is used up, others may wait for it.
+func (k *keptConns) put(c *keptConn, pool *pgxpool.Pool) {
+	all := pool.Stat()
+	usedUp := all.AcquiredConns() >= all.MaxConns()
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if c.over || c.Conn.Conn().IsClosed() {
+	if c.over || usedUp || c.Conn.Conn().IsClosed() {
 		c.over = true
 		c.Release()
 		return
