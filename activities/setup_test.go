@@ -44,6 +44,7 @@ type bundle struct {
 	store *store.Store
 	log   *eventlog.Log
 	feed  eventlog.Feed
+	end   func() // ends it before the test does
 }
 
 // fast are periods that tests need not wait for.
@@ -74,7 +75,8 @@ func setupWith(t *testing.T, url string, cfg activities.Config) *bundle {
 	b := &bundle{t: t, url: url}
 	closeAll, err := b.open(cfg)
 	check(t, err)
-	t.Cleanup(closeAll)
+	b.end = sync.OnceFunc(closeAll)
+	t.Cleanup(b.end)
 	b.feed, err = b.log.Feed(t.Context(), "default")
 	check(t, err)
 	return b

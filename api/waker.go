@@ -57,8 +57,8 @@ func (w TemporalWaker) Closed(ctx context.Context, subscriberID string) (bool, e
 }
 
 const (
-	wakesQueuedMax  = 100_000 // ids; what finds no room waits for the sweep, up to two minutes
-	wakesAtOnce     = 16
+	wakesQueuedMax  = 100_000          // ids; what finds no room waits for the sweep, up to two minutes
+	wakesAtOnce     = 4                // more would start workflows faster than the worker takes them up
 	wakeMax         = 10 * time.Second // SignalWithStart blocks as long with Temporal away
 	closedAnswerMax = 2 * time.Second
 )

@@ -39,13 +39,14 @@ type measurement struct {
 	result   Result
 }
 
-// figure adds a figure with its goal, where the scenario declares one.
+// figure adds a figure with its goal, where the scenario declares one. The goals
+// are for the size that it declares: there is no verdict on a smaller run.
 func (m *measurement) figure(name, unit string, value, floor float64) {
 	f := newFigure(name, unit, value, floor)
 	if i := slices.IndexFunc(m.scenario.Goals, func(g Goal) bool { return g.Figure == name }); i >= 0 {
 		f.Goal = &m.scenario.Goals[i]
 	}
-	if !m.cfg.Quick {
+	if !m.cfg.Quick && m.events >= m.scenario.Events {
 		f.judge()
 	}
 	m.result.Figures = append(m.result.Figures, f)

@@ -145,7 +145,7 @@ func (t *temporalServer) openLog() (log.Logger, error) {
 		}
 		return nil
 	})
-	return log.NewZapLogger(zap.New(core, tellFatal)), nil
+	return plainLogger{log.NewZapLogger(zap.New(core, tellFatal))}, nil
 }
 
 // awaitReady waits until the namespace answers, completes its search attributes

@@ -5,6 +5,7 @@ package embedded
 import (
 	"net"
 	"strconv"
+	"time"
 
 	"go.temporal.io/server/common/cluster"
 	"go.temporal.io/server/common/config"
@@ -73,6 +74,21 @@ const unlimitedRPS = 100_000
 // more, which hand tasks to each other.
 const partitions = 1
 
+// All wait in turn for the one connection to SQLite: what workers ask for, of which
+// Temporal lets one at a time reach it for each shard, and the tasks of the queues,
+// 512 of each. So ten thousand starts were noted in the list of workflows before the
+// first of them ran; requests timed out behind them, and were made again.
+const (
+	shardRequests   = 16
+	transferWorkers = 8
+	timerWorkers    = 4
+	listWorkers     = 2
+)
+
+// stateKept is how long a workflow's state is kept in memory, 20 KiB or so: that of
+// one at work is read anew after it, that of one at rest is let go.
+const stateKept = 2 * time.Minute
+
 // dynamicConfig is what differs from Temporal's defaults.
 func dynamicConfig() dynamicconfig.StaticClient {
 	return dynamicconfig.StaticClient{
@@ -90,6 +106,17 @@ func dynamicConfig() dynamicconfig.StaticClient {
 		dynamicconfig.FrontendPersistenceMaxQPS.Key():                    unlimitedRPS,
 		dynamicconfig.HistoryPersistenceMaxQPS.Key():                     unlimitedRPS,
 		dynamicconfig.MatchingPersistenceMaxQPS.Key():                    unlimitedRPS,
+
+		dynamicconfig.ShardIOConcurrency.Key():                      shardRequests,
+		dynamicconfig.TransferProcessorSchedulerWorkerCount.Key():   transferWorkers,
+		dynamicconfig.TimerProcessorSchedulerWorkerCount.Key():      timerWorkers,
+		dynamicconfig.VisibilityProcessorSchedulerWorkerCount.Key(): listWorkers,
+
+		dynamicconfig.HistoryCacheTTL.Key(): stateKept,
+		dynamicconfig.HistoryCacheBackgroundEvict.Key(): dynamicconfig.CacheBackgroundEvictSettings{
+			Enabled: true, LoopInterval: stateKept / 8, MaxEntryPerCall: 1024,
+		},
+		dynamicconfig.XDCCacheMaxSizeBytes.Key(): 1 << 10, // of what other clusters ask for: there are none
 
 		dynamicconfig.EnableServerVersionCheck.Key(): false, // it calls out
 

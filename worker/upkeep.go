@@ -112,7 +112,7 @@ func (w *turn) sweepLoop(ctx context.Context) {
 			return err
 		}
 		for _, id := range ids {
-			w.sender.send(id, 0)
+			w.sweeper.send(id, 0)
 		}
 		return w.sweepTombstones(ctx)
 	})

@@ -175,6 +175,9 @@ type turn struct {
 	*Waker
 	board  *board
 	sender *sender
+	// sweeper sends what the sweep found, few at once: a Temporal that is behind with
+	// ten thousand starts is not helped by as many signals for them.
+	sweeper *sender
 	// querying has room for as many as may ask the database something at once.
 	querying chan struct{}
 
@@ -196,7 +199,8 @@ func (w *Waker) act(ctx context.Context) {
 		Waker: w, board: newBoard(), querying: make(chan struct{}, w.config.Statements), reload: make(chan struct{}, 1),
 		rows: newInbox[string, struct{}](), heads: newInbox[int64, int64](),
 	}
-	t.sender = t.newSender(yield)
+	t.sender, t.sweeper = t.newSender(yield), t.newSender(yield)
+	t.sweeper.limiter, t.sweeper.concurrency = t.sender.limiter, min(sweepSignals, t.sender.concurrency)
 	w.logger.Info("waker active")
 	w.counters.Active.Store(1)
 	cancel := w.log.OnChange(t.noteHead)
@@ -208,7 +212,7 @@ func (w *Waker) act(ctx context.Context) {
 		w.counters.Active.Store(0)
 		w.logger.Info("waker no longer active")
 	}()
-	loops := []func(context.Context){t.sender.run, t.listen, t.takeRows, t.takeHeads, t.reloadLoop, t.moveLoop, t.sweepLoop, t.housekeepingLoop, t.retentionLoop, t.overviewLoop}
+	loops := []func(context.Context){t.sender.run, t.sweeper.run, t.listen, t.takeRows, t.takeHeads, t.reloadLoop, t.moveLoop, t.sweepLoop, t.housekeepingLoop, t.retentionLoop, t.overviewLoop}
 	loops = append(loops, t.announceLoop, t.lagLoop, t.lastingLoop)
 	for range w.config.Matchers {
 		loops = append(loops, t.matchLoop)
@@ -219,6 +223,9 @@ func (w *Waker) act(ctx context.Context) {
 	}
 	running.Wait()
 }
+
+// sweepSignals is how many signals of the sweep are under way at once.
+const sweepSignals = 4
 
 func (w *turn) newSender(yield func()) *sender {
 	c := w.config

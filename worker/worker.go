@@ -114,6 +114,12 @@ type Worker struct {
 	wakerDone chan struct{}
 }
 
+// cachedWorkflowsMax bounds the workflows that are kept in memory, with the stacks
+// of their coroutines. A busy subscriber's has something to do every five minutes,
+// a parked one's at its next wake: replaying its history of some twenty events
+// costs less than keeping it.
+const cachedWorkflowsMax = 1000
+
 // New returns a worker that Start has still to be called on. It sets the size
 // of the SDK's workflow cache, which all workers of a process share.
 func New(config Config) (*Worker, error) {
@@ -124,7 +130,7 @@ func New(config Config) (*Worker, error) {
 	w := &Worker{config: config, fatal: make(chan error, 2)}
 	w.waker = NewWaker(config.Waker, config.Log, config.Store, temporalSignaller{config.Client}, config.DirectURL, config.Logger)
 
-	sdkworker.SetStickyWorkflowCacheSize(config.Slots)
+	sdkworker.SetStickyWorkflowCacheSize(min(config.Slots, cachedWorkflowsMax))
 	w.main = sdkworker.New(config.Client, contract.TaskQueue, sdkworker.Options{
 		MaxConcurrentActivityExecutionSize: config.Slots,
 		MaxConcurrentActivityTaskPollers:   config.Pollers,

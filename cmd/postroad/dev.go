@@ -92,6 +92,7 @@ func (p *program) dev(ctx context.Context, f *devFlags) error {
 		}
 		return err
 	}
+	go giveBackMemory(ctx)
 	p.printReady(s, f.dataDir, time.Since(started))
 	failed := s.wait(ctx)
 	p.tell("stopping: requests in flight are finished first")

@@ -212,6 +212,7 @@ func (p *program) api(ctx context.Context, f *serverFlags, keys keyFlags, drain 
 	}
 	defer closeTracing(ctx, traces, logger)
 	options.MetricsHandler = newTemporalMetrics(b.registry)
+	go giveBackMemory(ctx)
 	// Lazy: a Temporal that is away must not keep the API from starting.
 	temporal, err := client.NewLazyClient(options)
 	if err != nil {
@@ -298,6 +299,7 @@ func (p *program) worker(ctx context.Context, f *serverFlags, attempts attemptFl
 	}
 	defer closeTracing(ctx, traces, logger)
 	options.MetricsHandler = newTemporalMetrics(b.registry)
+	go giveBackMemory(ctx)
 	temporal, err := dialTemporal(ctx, options, logger)
 	if err != nil {
 		b.close()

@@ -147,7 +147,7 @@ var wakerMutants = []Mutant{
 	},
 	{
 		Rule: "The sweep", File: "worker/upkeep.go",
-		Old: "\t\t\tw.sender.send(id, 0)\n", New: "\t\t\t_ = id\n",
+		Old: "\t\t\tw.sweeper.send(id, 0)\n", New: "\t\t\t_ = id\n",
 		Test: "worker.TestWakerSweeps",
 	},
 	{
