@@ -93,10 +93,10 @@ const stateKept = 2 * time.Minute
 func dynamicConfig() dynamicconfig.StaticClient {
 	return dynamicconfig.StaticClient{
 		// The default of 20 makes every task dispatch after a burst of 21 wait 47 ms.
-		dynamicconfig.TransferProcessorMaxPollRPS.Key():   2000,
-		dynamicconfig.TimerProcessorMaxPollRPS.Key():      2000,
-		dynamicconfig.VisibilityProcessorMaxPollRPS.Key(): 2000,
-		dynamicconfig.OutboundProcessorMaxPollRPS.Key():   2000,
+		// The list of workflows may wait: each poll looks at all that is pending.
+		dynamicconfig.TransferProcessorMaxPollRPS.Key(): 2000,
+		dynamicconfig.TimerProcessorMaxPollRPS.Key():    2000,
+		dynamicconfig.OutboundProcessorMaxPollRPS.Key(): 2000,
 
 		dynamicconfig.FrontendRPS.Key():                                  unlimitedRPS,
 		dynamicconfig.FrontendMaxNamespaceRPSPerInstance.Key():           unlimitedRPS,
