@@ -89,6 +89,10 @@ const (
 // one at work is read anew after it, that of one at rest is let go.
 const stateKept = 2 * time.Minute
 
+// cachedWorkflows is how many workflows the workers of this process keep in memory,
+// as many as Postroad's would by itself.
+const cachedWorkflows = 1000
+
 // dynamicConfig is what differs from Temporal's defaults.
 func dynamicConfig() dynamicconfig.StaticClient {
 	return dynamicconfig.StaticClient{
@@ -116,7 +120,9 @@ func dynamicConfig() dynamicconfig.StaticClient {
 		dynamicconfig.HistoryCacheBackgroundEvict.Key(): dynamicconfig.CacheBackgroundEvictSettings{
 			Enabled: true, LoopInterval: stateKept / 8, MaxEntryPerCall: 1024,
 		},
-		dynamicconfig.XDCCacheMaxSizeBytes.Key(): 1 << 10, // of what other clusters ask for: there are none
+		// All workers of the process share the cache that Temporal's own make first.
+		dynamicconfig.WorkerStickyCacheSize.Key(): cachedWorkflows,
+		dynamicconfig.XDCCacheMaxSizeBytes.Key():  1 << 10, // of what other clusters ask for: there are none
 
 		dynamicconfig.EnableServerVersionCheck.Key(): false, // it calls out
 
