@@ -35,8 +35,10 @@ func (m *memory) look(allocated, resident uint64) (give bool) {
 // giveBackMemory gives memory back, when the process is quiet, until ctx ends.
 func giveBackMemory(ctx context.Context) {
 	samples := []metrics.Sample{
-		{Name: "/gc/heap/allocs:bytes"}, {Name: "/memory/classes/heap/objects:bytes"},
-		{Name: "/memory/classes/heap/free:bytes"}, {Name: "/memory/classes/heap/unused:bytes"},
+		{Name: "/gc/heap/allocs:bytes"},
+		{Name: "/memory/classes/heap/objects:bytes"},
+		{Name: "/memory/classes/heap/free:bytes"},
+		{Name: "/memory/classes/heap/unused:bytes"},
 	}
 	read := func() (allocated, resident uint64) {
 		metrics.Read(samples)
