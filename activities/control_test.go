@@ -142,7 +142,8 @@ func TestControlSeen(t *testing.T) {
 			// Whoever begins to listen looks once, too.
 			testkit.Eventually(t, waitMax, func() bool { return b.sessions(`query ILIKE 'listen%postroad_controls%'`) }, "it listens")
 			deliver := b.start(t.Context())
-			testkit.Eventually(t, waitMax, func() bool { return b.row().Lease != nil }, "the lease is taken")
+			// A control that comes after the lease is taken and before is for the poll.
+			testkit.Eventually(t, waitMax, func() bool { return b.Known("acme") }, "the run hears of controls")
 			test.accept(b)
 			deliver.want(contract.OutcomePaused)
 			if row := b.row(); r.Count() != 0 || row.AppliedVersion != 1 {

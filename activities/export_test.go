@@ -12,3 +12,7 @@ func (a *Activities) Draining(subscriber string) bool {
 	}
 	return false
 }
+
+// Known reports whether a run of the subscriber holds its lease and hears of
+// controls.
+func (a *Activities) Known(subscriber string) bool { return len(a.runs.of(subscriber)) > 0 }
