@@ -28,6 +28,7 @@ type sender struct {
 	// yield is called: another process may reach Temporal.
 	yieldAfter time.Duration
 	yield      func()
+	reach      *reach
 	logger     *slog.Logger
 	counters   *Counters
 
@@ -35,6 +36,11 @@ type sender struct {
 	queue wakeQueue
 	byID  map[string]*wake
 	poked chan struct{} // of capacity 1
+}
+
+// reach is what is known of the way to Temporal, by all senders of a process.
+type reach struct {
+	mu sync.Mutex
 	// failingSince is when the first signal began of those that failed since one
 	// arrived; zero: the last one did.
 	failingSince time.Time
@@ -180,15 +186,15 @@ func (s *sender) attempt(ctx context.Context, w *wake) {
 // note remembers how signals fare, and yields to another process when they have
 // failed for long.
 func (s *sender) note(began time.Time, err error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	s.reach.mu.Lock()
+	defer s.reach.mu.Unlock()
 	switch {
 	case err == nil:
-		s.failingSince = time.Time{}
-	case s.failingSince.IsZero():
-		s.failingSince = began
+		s.reach.failingSince = time.Time{}
+	case s.reach.failingSince.IsZero():
+		s.reach.failingSince = began
 	}
-	if err != nil && time.Since(s.failingSince) >= s.yieldAfter {
+	if err != nil && time.Since(s.reach.failingSince) >= s.yieldAfter {
 		s.yield()
 	}
 }

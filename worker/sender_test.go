@@ -132,7 +132,7 @@ func TestSender(t *testing.T) {
 				n := &note{began: time.Now(), fails: tt.fails, takes: tt.takes}
 				x := &sender{
 					signaller: n, limiter: rate.NewLimiter(limit, 1), concurrency: 2, timeout: 15 * s,
-					again: 30 * s, againMax: 120 * s, afterError: 5 * s, yieldAfter: time.Hour, yield: func() {}, logger: slog.New(slog.DiscardHandler),
+					again: 30 * s, againMax: 120 * s, afterError: 5 * s, yieldAfter: time.Hour, yield: func() {}, reach: &reach{}, logger: slog.New(slog.DiscardHandler),
 					counters: &Counters{}, byID: map[string]*wake{}, poked: make(chan struct{}, 1),
 					parked: func(context.Context, string, int64) (bool, error) {
 						if tt.parked == nil {
@@ -156,6 +156,42 @@ func TestSender(t *testing.T) {
 			})
 		})
 	}
+}
+
+// stuckOne is a Temporal that refuses the signals of one workflow.
+type stuckOne struct{}
+
+func (stuckOne) Wake(_ context.Context, id string, _ int64) error {
+	if id == "stuck" {
+		return errors.New("it has too many signals")
+	}
+	return nil
+}
+
+func (stuckOne) Stop(context.Context, string) (bool, error) { return true, nil }
+
+// TestSweepOfOneThatFails: a process whose other signals arrive reaches Temporal.
+func TestSweepOfOneThatFails(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		yields := 0
+		w := &turn{Waker: NewWaker(WakerConfig{}, nil, nil, stuckOne{}, "", slog.New(slog.DiscardHandler))}
+		sender, sweeper := w.newSenders(func() { yields++ })
+		ctx, cancel := context.WithCancel(t.Context())
+		var running sync.WaitGroup
+		running.Go(func() { sender.run(ctx) })
+		running.Go(func() { sweeper.run(ctx) })
+		sweeper.send("stuck", 0)
+		for range 100 {
+			sender.send("other", 0)
+			<-time.After(5 * time.Second)
+		}
+		cancel()
+		running.Wait()
+		if yields > 0 {
+			t.Errorf("it yielded %d times", yields)
+		}
+	})
 }
 
 func TestBoard(t *testing.T) {

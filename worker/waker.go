@@ -199,8 +199,7 @@ func (w *Waker) act(ctx context.Context) {
 		Waker: w, board: newBoard(), querying: make(chan struct{}, w.config.Statements), reload: make(chan struct{}, 1),
 		rows: newInbox[string, struct{}](), heads: newInbox[int64, int64](),
 	}
-	t.sender, t.sweeper = t.newSender(yield), t.newSender(yield)
-	t.sweeper.limiter, t.sweeper.concurrency = t.sender.limiter, min(sweepSignals, t.sender.concurrency)
+	t.sender, t.sweeper = t.newSenders(yield)
 	w.logger.Info("waker active")
 	w.counters.Active.Store(1)
 	cancel := w.log.OnChange(t.noteHead)
@@ -227,13 +226,20 @@ func (w *Waker) act(ctx context.Context) {
 // sweepSignals is how many signals of the sweep are under way at once.
 const sweepSignals = 4
 
+// newSenders returns the sender and the sweeper.
+func (w *turn) newSenders(yield func()) (_, sweeper *sender) {
+	s, sweeper := w.newSender(yield), w.newSender(yield)
+	sweeper.limiter, sweeper.reach, sweeper.concurrency = s.limiter, s.reach, min(sweepSignals, s.concurrency)
+	return s, sweeper
+}
+
 func (w *turn) newSender(yield func()) *sender {
 	c := w.config
 	return &sender{
 		signaller: w.signaller, parked: w.stillParked,
 		limiter: rate.NewLimiter(rate.Limit(c.WakesPerSecond), c.WakesBurst), concurrency: c.Signals, timeout: c.SignalTimeout,
 		again: c.WakeAgain, againMax: c.WakeAgainMax, afterError: c.RetryDelay,
-		yieldAfter: c.YieldAfter, yield: yield,
+		yieldAfter: c.YieldAfter, yield: yield, reach: &reach{},
 		logger: w.logger, counters: &w.counters, byID: map[string]*wake{}, poked: make(chan struct{}, 1),
 	}
 }

@@ -81,7 +81,7 @@ var wakerMutants = []Mutant{
 	},
 	{
 		Rule: "A waker out of reach yields", File: "worker/sender.go",
-		Old: "if err != nil && time.Since(s.failingSince) >= s.yieldAfter {", New: "if false {",
+		Old: "if err != nil && time.Since(s.reach.failingSince) >= s.yieldAfter {", New: "if false {",
 		Test: "worker.TestOneWakerIsActive/one whose signals do not arrive lets the other try",
 	},
 	{
