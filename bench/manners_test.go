@@ -109,12 +109,17 @@ func TestDrips(t *testing.T) {
 	})
 	t.Run("headers", func(t *testing.T) {
 		t.Parallel()
-		time.AfterFunc(200*time.Millisecond, func() { open("headers") })
+		opened := make(chan struct{})
+		time.AfterFunc(200*time.Millisecond, func() {
+			defer close(opened)
+			open("headers")
+		})
 		response, err := http.Post(server.URL+"/in/d/1?gate=headers&drip=headers", "application/json", strings.NewReader("x"))
 		if err == nil {
 			t.Errorf("answered %s", response.Status)
 			response.Body.Close()
 		}
+		<-opened
 	})
 }
 
