@@ -24,7 +24,6 @@ import (
 	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/client"
 	sdklog "go.temporal.io/sdk/log"
-	"go.temporal.io/server/common/headers"
 
 	"postroad/embedded"
 	"postroad/internal/dirlock"
@@ -333,31 +332,6 @@ func TestBrokenTemporalFile(t *testing.T) {
 	aside, err := filepath.Glob(filepath.Join(dir, "temporal-*.db.broken-*"))
 	if err != nil || len(aside) == 0 {
 		t.Errorf("the broken file was not kept: %v, error %v", aside, err)
-	}
-}
-
-// TestFileOfTheFirstRelease: its queues had more partitions, whose tasks nobody
-// would find. It is left alone and everything is rebuilt.
-func TestFileOfTheFirstRelease(t *testing.T) {
-	t.Parallel()
-	dir := t.TempDir()
-	s := start(t, temporalAlone(dir))
-	clusterID := s.ClusterID
-	startWorkflow(t, s, "in another partition")
-	stop(t, s)
-	files, err := filepath.Glob(filepath.Join(dir, "temporal-*.db*"))
-	if err != nil || len(files) == 0 {
-		t.Fatalf("files %v, error %v", files, err)
-	}
-	for _, file := range files {
-		_, suffix, _ := strings.Cut(file, ".db")
-		if err := os.Rename(file, filepath.Join(dir, "temporal-"+headers.ServerVersion+".db"+suffix)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	again := start(t, temporalAlone(dir))
-	if workflowRuns(t, again, "in another partition") || again.ClusterID != clusterID {
-		t.Errorf("the file was taken up, or cluster %s is another than %s", again.ClusterID, clusterID)
 	}
 }
 

@@ -37,10 +37,8 @@ const (
 var starts atomic.Int64
 
 // storeConfig is Temporal's store: one SQLite file. Its name holds the server's
-// version and how many partitions its queues have, since files of others are not
-// migrated; all that is in them is rebuilt from the database. The first release had
-// four: what waits in the other three is found by nobody, and its workflow stands
-// still for good.
+// version, since files of other versions are not migrated; all that is in them is
+// rebuilt from the database.
 func storeConfig(dir *dataDir, noSync bool) *config.SQL {
 	synchronous := "normal" // survives our death; the machine's may cost the last commits
 	if noSync {
@@ -48,7 +46,7 @@ func storeConfig(dir *dataDir, noSync bool) *config.SQL {
 	}
 	return &config.SQL{
 		PluginName:   sqliteplugin.PluginName,
-		DatabaseName: dir.file("temporal-" + headers.ServerVersion + "-p" + strconv.Itoa(partitions) + ".db"),
+		DatabaseName: dir.file("temporal-" + headers.ServerVersion + ".db"),
 		MaxConns:     temporalConnsMax,
 		MaxIdleConns: temporalConnsMax,
 		ConnectAttributes: map[string]string{

@@ -70,10 +70,6 @@ func serverConfig(store *config.SQL, listen *net.TCPAddr, internal internalPorts
 // Limits meant to share a server among many users, far above what one process reaches.
 const unlimitedRPS = 100_000
 
-// partitions is of how many a task queue consists. One process is no faster with
-// more, which hand tasks to each other.
-const partitions = 1
-
 // All wait in turn for the one connection to SQLite: what workers ask for, of which
 // Temporal lets one at a time reach it for each shard, and the tasks of the queues,
 // 512 of each. So ten thousand starts were noted in the list of workflows before the
@@ -125,9 +121,6 @@ func dynamicConfig() dynamicconfig.StaticClient {
 		dynamicconfig.XDCCacheMaxSizeBytes.Key():  1 << 10, // of what other clusters ask for: there are none
 
 		dynamicconfig.EnableServerVersionCheck.Key(): false, // it calls out
-
-		dynamicconfig.MatchingNumTaskqueueReadPartitions.Key():  partitions,
-		dynamicconfig.MatchingNumTaskqueueWritePartitions.Key(): partitions,
 
 		// Let a cancelled activity learn of it without a heartbeat; nothing depends on them.
 		dynamicconfig.WorkerCommandsEnabled.Key():             true,
