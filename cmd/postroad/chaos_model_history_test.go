@@ -85,6 +85,8 @@ type history struct {
 	resumes []span
 	replays []*replayed
 	gone    map[int64]bool // dismissed
+	// givenUp is when the operator first gave up events of a key: dead letters then.
+	givenUp map[string]time.Time
 	told    []given
 
 	mu       sync.Mutex
@@ -102,7 +104,7 @@ var modelNames = []string{"Property", "Media"}
 
 func newHistory(r *modelRun, id string, feed *modelFeed, chance *rand.Rand) *history {
 	h := &history{
-		run: r, id: id, feed: feed, chance: chance, gone: map[int64]bool{}, answers: map[int]answered{}, poisoned: map[string]bool{},
+		run: r, id: id, feed: feed, chance: chance, gone: map[int64]bool{}, givenUp: map[string]time.Time{}, answers: map[int]answered{}, poisoned: map[string]bool{},
 		mood:    rand.New(rand.NewPCG(chance.Uint64(), 1)),
 		slowest: time.Duration(chance.IntN(15)) * time.Millisecond,
 	}

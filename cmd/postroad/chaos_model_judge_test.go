@@ -299,8 +299,8 @@ func (v *verdict) inOrder(list []accepted) {
 }
 
 // checkGiven: what was given up or is held was refused often enough, and one of
-// another key was accepted since. A dead letter that a replay of missed events
-// brings in vain is one as before.
+// another key was accepted since. A dead letter that a replay brings in vain is one
+// as before: that of missed events, or one that the operator had given up.
 func (v *verdict) checkGiven() {
 	attempts := slices.MinFunc(v.configs, func(a, b configured) int { return a.attempts - b.attempts }).attempts
 	missed := map[int64]bool{}
@@ -321,7 +321,8 @@ func (v *verdict) checkGiven() {
 					others = append(others, m)
 				case (m.status == 422 || m.status == 500) && len(m.events) == 1 && e.key() == g.key() && (g.held || e == g.modelEvent):
 					by[e.Sequence] = append(by[e.Sequence], m)
-					again = m.replay > 0 && missed[m.replay]
+					up := v.givenUp[g.key()]
+					again = m.replay > 0 && (missed[m.replay] || !g.held && !up.IsZero() && up.Before(m.at))
 				}
 			}
 		}

@@ -284,7 +284,11 @@ func (h *history) steerReplay() {
 func (h *history) steerHeld() {
 	if keys := h.lookHeld(); len(keys) > 0 {
 		verb := []string{"retry", "retry", "skip", "release"}[h.chance.IntN(4)]
-		_, _ = h.do(http.MethodPost, h.path("/held-keys/"+verb), recordOf(keys[h.chance.IntN(len(keys))]), nil)
+		key := keys[h.chance.IntN(len(keys))]
+		if _, known := h.givenUp[key]; !known && verb != "retry" {
+			h.givenUp[key] = time.Now()
+		}
+		_, _ = h.do(http.MethodPost, h.path("/held-keys/"+verb), recordOf(key), nil)
 	}
 }
 
