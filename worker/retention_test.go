@@ -24,7 +24,7 @@ func TestWakerRetains(t *testing.T) {
 	b.insert("acme", 1, property, "cursor, paused", "5, true")
 	w, _ := b.wake(quick(func(c *worker.WakerConfig) { c.Retention, c.RemoveMax, c.RemovePause = often, 2, time.Millisecond }))
 	left := func() (n int) {
-		b.check(b.pool.QueryRow(t.Context(), `SELECT count(*) FROM events`).Scan(&n))
+		b.check(b.pool.QueryRow(t.Context(), `SELECT count(*) FROM events WHERE feed_id = $1`, b.feed.ID).Scan(&n)) // not what is told of it
 		return n
 	}
 	b.eventually(func() bool { return w.Counters().Removed.Load() == 5 }, "what nobody is owed is removed")
@@ -53,7 +53,7 @@ func TestWakerCompacts(t *testing.T) {
 	b.exec(`UPDATE runs SET cursor = 9`)
 	b.eventually(func() bool { return w.Counters().Compacted.Load() == 7 }, "and so is what nobody is owed any more")
 	var left string
-	b.check(b.pool.QueryRow(t.Context(), `SELECT string_agg(sequence::text, ' ' ORDER BY sequence) FROM events`).Scan(&left))
+	b.check(b.pool.QueryRow(t.Context(), `SELECT string_agg(sequence::text, ' ' ORDER BY sequence) FROM events WHERE feed_id = $1`, b.feed.ID).Scan(&left))
 	if left != "8 9" {
 		t.Errorf("the events %s are left", left)
 	}
