@@ -266,6 +266,23 @@ func feeds10k() Scenario {
 	}
 }
 
+// stream makes all, wakes them, and delivers the events of the scenario, each to one
+// of them drawn at random: the watched stretch.
+func (c *multitude) stream(ctx context.Context) (got ManyReport, err error) {
+	if err := c.create(ctx); err != nil {
+		return got, err
+	}
+	if err := c.rouse(ctx); err != nil {
+		return got, err
+	}
+	numbers := c.draw(c.m.events)
+	err = c.m.watch(ctx, len(numbers), func() (err error) {
+		got, err = c.stretch(ctx, numbers)
+		return err
+	})
+	return got, err
+}
+
 // measureMany measures a stream in which each event is for one of many.
 func measureMany(ctx context.Context, m *measurement, feeds bool) error {
 	floor, err := m.fanoutFloor(ctx)
@@ -273,18 +290,7 @@ func measureMany(ctx context.Context, m *measurement, feeds bool) error {
 		return err
 	}
 	c := newMultitude(m, max(10, m.events/manyEventsEach), feeds)
-	if err := c.create(ctx); err != nil {
-		return err
-	}
-	if err := c.rouse(ctx); err != nil {
-		return err
-	}
-	numbers := c.draw(m.events)
-	var got ManyReport
-	err = m.watch(ctx, len(numbers), func() (err error) {
-		got, err = c.stretch(ctx, numbers)
-		return err
-	})
+	got, err := c.stream(ctx)
 	if err != nil {
 		return err
 	}
@@ -294,7 +300,7 @@ func measureMany(ctx context.Context, m *measurement, feeds bool) error {
 	m.say("%d subscribers: %.0f deliveries/s", c.size, rate.PerSecond)
 	m.figure(figureRate, perSecond, rate.PerSecond, floor)
 	m.figure("memory of the worker's process", "MiB", float64(m.result.Resources.Processes[processProduct].MemoryPeakBytes)/(1<<20), 0)
-	m.note("%d events published as NDJSON while they are delivered, each to one of %d subscribers, at random", len(numbers), c.size)
+	m.note("%d events published as NDJSON while they are delivered, each to one of %d subscribers, at random", got.Events, c.size)
 	if feeds {
 		m.note("%d clients publish %d events in a request", manyClients, manyFeedChunk)
 	}
@@ -364,18 +370,7 @@ const busySize = 1000
 // measureBusy has the process of the whole stack, in which the worker is.
 func measureBusy(ctx context.Context, m *measurement) error {
 	c := newMultitude(m, max(10, min(busySize, m.events/manyEventsEach)), false)
-	if err := c.create(ctx); err != nil {
-		return err
-	}
-	if err := c.rouse(ctx); err != nil {
-		return err
-	}
-	numbers := c.draw(m.events)
-	var got ManyReport
-	err := m.watch(ctx, len(numbers), func() (err error) {
-		got, err = c.stretch(ctx, numbers)
-		return err
-	})
+	got, err := c.stream(ctx)
 	if err != nil {
 		return err
 	}

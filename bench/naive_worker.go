@@ -1,9 +1,7 @@
 package bench
 
 import (
-	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -111,24 +109,10 @@ func (n *naive) deliver(ctx context.Context, in naiveInput) error {
 	if err := n.pool.QueryRow(ctx, "SELECT data FROM events WHERE feed_id = $1 AND sequence = $2", in.FeedID, in.Next).Scan(&data); err != nil {
 		return fmt.Errorf("read event %d: %w", in.Next, err)
 	}
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, n.endpoint+strconv.Itoa(in.Subscriber), bytes.NewReader(data))
-	if err != nil {
+	if err := post(ctx, n.client, n.endpoint+strconv.Itoa(in.Subscriber), in.Next, data); err != nil {
 		return err
 	}
-	request.Header["Content-Type"] = []string{"application/json"}
-	request.Header[headerSequence] = []string{strconv.FormatInt(in.Next, 10)}
-	response, err := n.client.Do(request)
-	if err != nil {
-		return err
-	}
-	_, err = io.Copy(io.Discard, response.Body)
-	if err = errors.Join(err, response.Body.Close()); err != nil {
-		return err
-	}
-	if response.StatusCode != http.StatusNoContent {
-		return fmt.Errorf("the receiver answered %s", response.Status)
-	}
-	_, err = n.pool.Exec(ctx, `INSERT INTO naive_positions (subscriber, position) VALUES ($1, $2)
+	_, err := n.pool.Exec(ctx, `INSERT INTO naive_positions (subscriber, position) VALUES ($1, $2)
 		ON CONFLICT (subscriber) DO UPDATE SET position = excluded.position`, in.Subscriber, in.Next)
 	if err != nil {
 		return fmt.Errorf("record position %d: %w", in.Next, err)
