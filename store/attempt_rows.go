@@ -8,6 +8,8 @@ import (
 	"io"
 	"strings"
 	"time"
+
+	"github.com/jackc/pgx/v5/pgtype"
 )
 
 // AttemptRows are attempts laid out as PostgreSQL's binary COPY takes them: made
@@ -38,11 +40,7 @@ const (
 const copyAttempts = `COPY attempts (subscriber, started_at, first_sequence, last_sequence, event_count, attempt, class, status,
 	duration_us, request_bytes, error, response, retry_after, sequences, replay, compacted) FROM STDIN (FORMAT binary)`
 
-const (
-	attemptColumns = 16
-	// int8OID is the type of the elements of sequences.
-	int8OID = 20
-)
+const attemptColumns = 16
 
 // postgresEpoch is where PostgreSQL counts microseconds from, in those of Unix.
 var postgresEpoch = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC).UnixMicro()
@@ -120,7 +118,7 @@ func appendSequences(b []byte, sequences []int64) []byte {
 	const head, element = 20, 12
 	n := len(sequences)
 	b = binary.BigEndian.AppendUint32(b, uint32(head+element*n)) //nolint:gosec // at most a batch
-	for _, word := range [...]int{1, 0, int8OID, n, 1} {         // dimensions, NULLs, type, length, lower bound
+	for _, word := range [...]int{1, 0, pgtype.Int8OID, n, 1} {  // dimensions, NULLs, type, length, lower bound
 		b = binary.BigEndian.AppendUint32(b, uint32(word)) //nolint:gosec // at most a batch
 	}
 	for _, sequence := range sequences {
