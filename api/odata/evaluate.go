@@ -33,8 +33,8 @@ func (f *Filter) Matches(row Row) bool {
 // evaluation is the evaluation of a filter on one entity.
 type evaluation struct {
 	row Row
-	// members are the values of the lambda variables in scope, by name.
-	members map[string]string
+	// member is the value of the lambda variable in scope.
+	member string
 }
 
 // truth is the value of a Boolean expression.
@@ -105,12 +105,8 @@ func (v *evaluation) lambda(x *Lambda) bool {
 	if x.Predicate == nil {
 		return len(list) > 0
 	}
-	inner := &evaluation{row: v.row, members: map[string]string{}}
-	for name, value := range v.members {
-		inner.members[name] = value
-	}
 	for _, member := range list {
-		inner.members[x.Variable] = member
+		inner := evaluation{row: v.row, member: member}
 		if (inner.truth(x.Predicate) == yes) != x.All {
 			return !x.All
 		}
@@ -142,7 +138,7 @@ func (v *evaluation) value(x Expr) any {
 		}
 	case *Operand:
 		if x.Variable != "" {
-			return v.members[x.Variable]
+			return v.member
 		}
 		switch value := v.row(x.Property).(type) {
 		case int64:

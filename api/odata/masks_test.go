@@ -15,14 +15,14 @@ import (
 // a filter on up to 64 events at once, as the sets of those of which it is true
 // and of which it is false, and compares numbers and times by their digits.
 type masks struct {
-	list    []event.Event
-	all     uint64
-	members map[string]string // of the lambda variables
-	values  map[string][]string
+	list   []event.Event
+	all    uint64
+	member string // of the lambda variable
+	values map[string][]string
 }
 
 func newMasks(list []event.Event) *masks {
-	m := &masks{list: list, all: 1<<len(list) - 1, members: map[string]string{}, values: map[string][]string{}}
+	m := &masks{list: list, all: 1<<len(list) - 1, values: map[string][]string{}}
 	for i := range list {
 		for _, p := range entityEvent.Properties {
 			m.values[p.Name] = append(m.values[p.Name], valueDigits(odata.EventRow(&list[i], "")(p)))
@@ -121,7 +121,7 @@ func (m *masks) digits(x odata.Expr) []string {
 		if x.Variable == "" {
 			return m.values[x.Property.Name]
 		}
-		return slices.Repeat([]string{"=" + m.members[x.Variable]}, len(m.list))
+		return slices.Repeat([]string{"=" + m.member}, len(m.list))
 	}
 	yes, no := m.of(x)
 	values := slices.Repeat([]string{"null"}, len(m.list))
@@ -218,7 +218,6 @@ func (m *masks) called(x *odata.Call) (yes, no uint64) {
 
 // lambda goes through the members there are, not through the events.
 func (m *masks) lambda(x *odata.Lambda) (some uint64) {
-	outer, shadowed := m.members[x.Variable]
 	for _, member := range types {
 		var having uint64
 		for i := range m.list {
@@ -228,17 +227,13 @@ func (m *masks) lambda(x *odata.Lambda) (some uint64) {
 		}
 		yes := m.all
 		if x.Predicate != nil {
-			m.members[x.Variable] = member
+			m.member = member
 			yes, _ = m.of(x.Predicate)
 		}
 		if x.All {
 			yes = m.all &^ yes
 		}
 		some |= having & yes
-	}
-	delete(m.members, x.Variable)
-	if shadowed {
-		m.members[x.Variable] = outer
 	}
 	if x.All {
 		return m.all &^ some

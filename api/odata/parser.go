@@ -9,8 +9,8 @@ type parser struct {
 	entity *EntityType
 	// token is the next one, previous the one before it.
 	token, previous token
-	// variables are the lambda variables in scope, the innermost last.
-	variables []*Operand
+	// variable is that of the lambda whose predicate is being read; nil: none is.
+	variable *Operand
 
 	depth, nodes, listed int
 }

@@ -128,10 +128,8 @@ func (p *parser) named() (placed, *Error) {
 	case p.token.kind == tokenString && !p.token.spaced:
 		return placed{}, p.prefixed(word)
 	}
-	for _, v := range slices.Backward(p.variables) {
-		if v.Variable == word.text {
-			return placed{v, word.at}, nil
-		}
+	if v := p.variable; v != nil && v.Variable == word.text {
+		return placed{v, word.at}, nil
 	}
 	property := p.entity.Property(word.text)
 	if property == nil {
@@ -191,6 +189,9 @@ func (p *parser) path(property *Property, at int) (placed, *Error) {
 		return placed{}, p.refuse(BadRequest, "%s has no parts", property.Name)
 	case p.token.is("$"):
 		return placed{}, p.refuse(NotImplemented, "$count and $filter of a collection are not offered")
+	case p.variable != nil:
+		// Their cost is that of one raised to the power of the depth.
+		return placed{}, p.fail(NotImplemented, at, "any and all within any and all are not offered")
 	case !p.token.keyword("any") && !p.token.keyword("all"):
 		return placed{}, p.unexpected("any or all")
 	}
@@ -204,14 +205,14 @@ func (p *parser) path(property *Property, at int) (placed, *Error) {
 	if p.token.is(")") && !l.All {
 		return placed{l, at}, p.advance()
 	}
-	if err := p.variable(l); err != nil {
+	if err := p.bind(l); err != nil {
 		return placed{}, err
 	}
 	x, err := p.either()
 	if err != nil {
 		return x, err
 	}
-	p.variables = p.variables[:len(p.variables)-1]
+	p.variable = nil
 	l.Predicate = x.Expr
 	if err := p.sign(")"); err != nil {
 		return x, err
@@ -219,8 +220,8 @@ func (p *parser) path(property *Property, at int) (placed, *Error) {
 	return placed{l, at}, p.needBoolean(x)
 }
 
-// variable reads a lambda's variable and its colon.
-func (p *parser) variable(l *Lambda) *Error {
+// bind reads a lambda's variable and its colon.
+func (p *parser) bind(l *Lambda) *Error {
 	const lengthMax = 128 // of an identifier
 	name := p.token
 	switch {
@@ -228,11 +229,9 @@ func (p *parser) variable(l *Lambda) *Error {
 		return p.unexpected("the name of a variable")
 	case len(name.text) > lengthMax || slices.Contains([]string{"null", "true", "false", "not", "inf", "nan"}, strings.ToLower(name.text)):
 		return p.refuse(BadRequest, "a variable cannot be named %s", shown(name.text))
-	case slices.ContainsFunc(p.variables, func(v *Operand) bool { return v.Variable == name.text }):
-		return p.refuse(BadRequest, "the variable %s is already in use here", shown(name.text))
 	}
 	l.Variable = name.text
-	p.variables = append(p.variables, &Operand{Property: l.Collection, Variable: name.text})
+	p.variable = &Operand{Property: l.Collection, Variable: name.text}
 	if err := p.advance(); err != nil {
 		return err
 	}

@@ -35,10 +35,7 @@ func (f *Filter) Where(columns Columns, args *[]any) (string, error) {
 type writer struct {
 	columns Columns
 	args    *[]any
-	// variables are the names of the lambda variables in scope; each is v0.m,
-	// v1.m and so on in SQL.
-	variables []string
-	missing   string
+	missing string
 }
 
 // argument appends a value of an SQL type.
@@ -125,11 +122,17 @@ func (w *writer) comparison(op string, left, right Expr) string {
 	if left.Is() == String {
 		a += ` COLLATE "C"`
 	}
-	sql := "(" + a + " " + sqlOperators[op] + " " + b + ") IS TRUE"
-	if op == "ge" || op == "le" {
-		return "(" + sql + " OR " + w.value(left) + " IS NULL AND " + w.value(right) + " IS NULL)"
+	if op == "gt" || op == "lt" {
+		return "((" + a + " " + sqlOperators[op] + " " + b + ") IS TRUE)"
 	}
-	return "(" + sql + ")"
+	if left.Is() != Boolean {
+		return "((" + a + " " + sqlOperators[op] + " " + b + ") IS TRUE OR " + a + " IS NULL AND " + w.value(right) + " IS NULL)"
+	}
+	// Conditions are written once each: SQL that doubles with every level of a
+	// filter would be the end of the server. false, true and null are 0, 1 and 2,
+	// and so a pair of them is a number.
+	pairs := map[string]string{"ge": "0, 3, 4, 8", "le": "0, 1, 4, 8"}[op]
+	return "(coalesce(" + a + "::integer, 2) * 3 + coalesce(" + b + "::integer, 2) IN (" + pairs + "))"
 }
 
 var sqlOperators = map[string]string{"eq": "=", "ne": "<>", "gt": ">", "ge": ">=", "lt": "<", "le": "<="}
@@ -149,7 +152,7 @@ func (w *writer) value(x Expr) string {
 	case !ok:
 		return w.condition(x)
 	case o.Variable != "":
-		return "v" + strconv.Itoa(slices.Index(w.variables, o.Variable)) + ".m"
+		return "f.member"
 	}
 	return w.column(o.Property)
 }
@@ -249,11 +252,7 @@ func (w *writer) in(x *In) string {
 	}
 	o, ok := x.Left.(*Operand)
 	if !ok {
-		terms := []string{sqlFalse}
-		for _, m := range x.List {
-			terms = append(terms, w.comparison("eq", x.Left, m))
-		}
-		return "(" + strings.Join(terms, " OR ") + ")"
+		return w.inBooleans(x)
 	}
 	var values []any
 	null := false
@@ -279,6 +278,18 @@ func (w *writer) in(x *In) string {
 		return sqlFalse
 	}
 	return "(" + strings.Join(terms, " OR ") + ")"
+}
+
+// inBooleans is membership of a Boolean expression, which is written once however
+// long the list is.
+func (w *writer) inBooleans(x *In) string {
+	texts := []string{} // nil would be null
+	for _, m := range x.List {
+		var b strings.Builder
+		m.print(&b, bindPrimary)
+		texts = append(texts, b.String())
+	}
+	return "(coalesce((" + w.condition(x.Left) + ")::text, 'null') = ANY (" + w.argument(texts, "text[]") + "))"
 }
 
 // list appends values of one type as one argument.
@@ -349,11 +360,8 @@ func (w *writer) lambda(x *Lambda) string {
 	if x.Predicate == nil {
 		return "(cardinality(" + w.column(x.Collection) + ") > 0)"
 	}
-	name := "v" + strconv.Itoa(len(w.variables))
-	from := "EXISTS (SELECT FROM unnest(" + w.column(x.Collection) + ") AS " + name + " (m) WHERE "
-	w.variables = append(w.variables, x.Variable)
+	from := "EXISTS (SELECT FROM unnest(" + w.column(x.Collection) + ") AS f (member) WHERE "
 	predicate := w.condition(x.Predicate)
-	w.variables = w.variables[:len(w.variables)-1]
 	if x.All {
 		return "(NOT " + from + predicate + " IS NOT TRUE))"
 	}

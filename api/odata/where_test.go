@@ -3,7 +3,6 @@ package odata_test
 import (
 	"context"
 	"encoding/json"
-	"fmt"
 	"math"
 	"math/rand/v2"
 	"slices"
@@ -215,6 +214,7 @@ func TestWhereNulls(t *testing.T) {
 		"null in FeedTypes":                                {},
 		"contains(EventType,'x') in (null,false)":          {1},
 		"EventType lt 'z' or EventType ge 'z'":             {2},
+		"not (EventType eq 'x') in ()":                     {1, 2},
 		"EventType in ('x') eq false":                      {1},
 		"contains(EventType,'x') ge contains(null,'x')":    {1},
 		"(EventType eq 'x') gt (ResourceRecordUrl eq 'z')": {2},
@@ -303,8 +303,8 @@ func TestBounds(t *testing.T) {
 func randomFilter(r *rand.Rand) string { return (&generator{r: r}).condition(3) }
 
 type generator struct {
-	r         *rand.Rand
-	variables []string
+	r        *rand.Rand
+	variable string
 }
 
 func (g *generator) pick(list ...string) string { return list[g.r.IntN(len(list))] }
@@ -326,6 +326,9 @@ func (g *generator) condition(depth int) string {
 	case n < 9:
 		return g.membership()
 	case n < 10:
+		if g.variable != "" {
+			return g.pick("true", "false", "null")
+		}
 		return g.pick("true", "false", "null", "FeedTypes/any()", g.text()+" in FeedTypes")
 	case n < 12:
 		return "(" + g.condition(depth-1) + ") and (" + g.condition(depth-1) + ")"
@@ -336,11 +339,13 @@ func (g *generator) condition(depth int) string {
 	case n < 16:
 		return "(" + g.condition(depth-1) + ") " + g.comparison() + " (" + g.condition(depth-1) + ")"
 	}
-	name := fmt.Sprintf("x%d", len(g.variables))
-	g.variables = append(g.variables, name)
+	if g.variable != "" {
+		return g.condition(depth - 1)
+	}
+	g.variable = "x"
 	predicate := g.condition(depth - 1)
-	g.variables = g.variables[:len(g.variables)-1]
-	return "FeedTypes/" + g.pick("any", "all") + "(" + name + ":" + predicate + ")"
+	g.variable = ""
+	return "FeedTypes/" + g.pick("any", "all") + "(x:" + predicate + ")"
 }
 
 func (g *generator) comparison() string { return g.pick("eq", "ne", "gt", "ge", "lt", "le") }
@@ -361,8 +366,8 @@ func (g *generator) text() string {
 	case 0:
 		return "null"
 	case 1, 2, 3, 4:
-		if len(g.variables) > 0 {
-			return g.pick(g.pick(g.variables...), g.literal(types))
+		if g.variable != "" {
+			return g.pick(g.variable, g.literal(types))
 		}
 		return g.literal(texts)
 	case 5:
@@ -378,7 +383,9 @@ func (g *generator) time() string {
 
 func (g *generator) membership() string {
 	left, member := odata.Sequence, g.number
-	switch g.r.IntN(3) {
+	switch g.r.IntN(4) {
+	case 3:
+		left, member = "("+g.condition(0)+")", func() string { return g.pick("true", "false", "null") }
 	case 0:
 		left, member = g.text(), func() string { return g.pick(g.literal(texts), "null") }
 	case 1:
@@ -391,4 +398,37 @@ func (g *generator) membership() string {
 		}
 	}
 	return left + " in (" + strings.Join(list, ",") + ")"
+}
+
+// TestWhereGreatest: what the bounds of a filter allow, PostgreSQL takes.
+func TestWhereGreatest(t *testing.T) {
+	t.Parallel()
+	list := events()
+	conn := logOf(t, list)
+	// Some four hundred operators, each within the next.
+	nested := func(operator string) string {
+		text := "(EntityEventSequence gt 3)"
+		for i := range odata.FilterDepthMax - 2 {
+			text = "(" + text + strings.Repeat(operator, min(9, i+1)) + ")"
+		}
+		return text
+	}
+	values := "'x'" + strings.Repeat(",'x'", odata.FilterListMax-1)
+	for name, text := range map[string]string{
+		"eq":     nested(" eq true"),
+		"ne":     nested(" ne false"),
+		"gt":     nested(" gt false"),
+		"ge":     nested(" ge true"),
+		"le":     nested(" le true"),
+		"in":     nested(" in (true,true,true)"),
+		"nots":   strings.Repeat("not ", odata.FilterDepthMax-2) + "(EntityEventSequence gt 3)",
+		"terms":  "EntityEventSequence gt 3" + strings.Repeat(" and contains(ResourceName,'')", 249),
+		"lists":  "EntityEventSequence gt 3 and not ResourceName in (" + values + ") and not EventType in (" + values + ")",
+		"lambda": "EntityEventSequence gt 3" + strings.Repeat(" and FeedTypes/all(f:f ne 'x')", 199),
+	} {
+		f := filter(t, text)
+		if got, want := selected(t, conn, f), matched(list, f); !slices.Equal(got, want) {
+			t.Errorf("%s: PostgreSQL %v, evaluator %v", name, got, want)
+		}
+	}
 }
