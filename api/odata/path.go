@@ -239,20 +239,13 @@ func recordKey(predicate string) (string, *Error) {
 	return "", refuse(BadRequest, "key", "must be a string that is not empty, or a whole number")
 }
 
-// RecordPath is the path of a record below the service root: what ParsePath reads
-// back as its name and key.
-func RecordPath(name, key string) string {
-	return encode(name) + "(" + encode(quote(key)) + ")"
-}
-
-// encode percent-encodes a text as part of one segment of a path: all but
-// unreserved characters and quotes, which many servers and clients want raw.
+// encode percent-encodes a text as part of one segment of a path.
 func encode(text string) string {
 	const hex = "0123456789ABCDEF"
 	var b strings.Builder
 	for i := range len(text) {
 		c := text[i]
-		if isWordByte(c) || strings.IndexByte("-.~'", c) >= 0 {
+		if strings.IndexByte(rawInKeys, c) >= 0 {
 			b.WriteByte(c)
 			continue
 		}

@@ -349,15 +349,3 @@ func TestURLs(t *testing.T) {
 		}
 	}
 }
-
-// TestRecordPath: the path of a record leads back to it.
-func TestRecordPath(t *testing.T) {
-	t.Parallel()
-	for _, key := range append([]string{"a/b", "'", "''", "a'/'b", "?#%+&", "%2F", "(", ")", "(x)'", " ", "$count"}, texts[:13]...) {
-		path := odata.RecordPath("X/Y Z", key)
-		r, err := odata.ParsePath(entityEvent, path)
-		if err != nil || r.Kind != odata.Record || r.Name != "X/Y Z" || r.RecordKey != key {
-			t.Errorf("%q: %s leads to %+v, %v", key, path, r, err)
-		}
-	}
-}
