@@ -24,8 +24,8 @@ type Page struct {
 	// Total is the number that $count asks for, counted with the first page; -1:
 	// it was not counted.
 	Total int64
-	// Last are the values of the order's keys of the last entity shown; nil: this
-	// is the first page.
+	// Last are the values of the order's keys of the last entity shown, or looked
+	// at; nil: this is the first page.
 	Last []any
 }
 
@@ -42,13 +42,14 @@ func FirstPage(head, preferred, usual, most int64) Page {
 // know whether a page follows.
 func (p Page) Limit(q *Query) int64 { return max(0, min(p.Size, q.Top-p.Served)) }
 
-// Next is the page after this one, which showed that many entities, the last one
-// with those values. ok is false where $top is reached: no link follows, although
-// there may be more entities.
+// Next is the page after this one, which showed that many entities and got as far
+// as one with those values. A page may show fewer than its limit and even none, as
+// where a filter lets little of what was looked at pass. ok is false where $top is
+// reached: no link follows, although there may be more entities.
 func (p Page) Next(q *Query, shown int, last []any) (next Page, ok bool) {
 	p.Served += int64(shown)
 	p.Last = last
-	return p, shown > 0 && p.Served < q.Top
+	return p, p.Served < q.Top
 }
 
 // Tokens makes and reads the tokens of $skiptoken, by which a client comes to the

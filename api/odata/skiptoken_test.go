@@ -273,6 +273,38 @@ func TestNextLink(t *testing.T) {
 	}
 }
 
+// TestOrderSQL: strings order by their bytes and null comes first, whatever the
+// database's own collation and order are.
+func TestOrderSQL(t *testing.T) {
+	t.Parallel()
+	for raw, want := range map[string][2]string{
+		"":                         {"e.sequence", "(e.sequence > $1::bigint)"},
+		"EntityEventSequence desc": {"e.sequence DESC", "(e.sequence < $1::bigint)"},
+		"ResourceName": {
+			`e.resource_name COLLATE "C", e.sequence`,
+			`(e.resource_name COLLATE "C" > $1::text OR e.resource_name = $1::text AND e.sequence > $2::bigint)`,
+		},
+		"EventType desc,EntityEventSequence": {
+			`e.event_type COLLATE "C" DESC NULLS LAST, e.sequence`,
+			`((e.event_type COLLATE "C" < $1::text OR e.event_type IS NULL) OR e.event_type = $1::text AND e.sequence > $2::bigint)`,
+		},
+	} {
+		order, err := odata.ParseOrderBy(entityEvent, raw)
+		must(t, err)
+		sql, err := order.SQL(columns)
+		must(t, err)
+		var last []any
+		for _, k := range order {
+			last = append(last, odata.EventRow(&shownEvents[0], "")(k.Property))
+		}
+		after, err := order.After(columns, last, new([]any))
+		must(t, err)
+		if sql != want[0] || after != want[1] {
+			t.Errorf("%s\n got %s and %s\nwant %s and %s", raw, sql, after, want[0], want[1])
+		}
+	}
+}
+
 // TestAfter: a keyset without the values it needs is an error, not another page.
 func TestAfter(t *testing.T) {
 	t.Parallel()
@@ -285,6 +317,22 @@ func TestAfter(t *testing.T) {
 	}
 	if _, err := order.SQL(odata.Columns{}); err == nil {
 		t.Error("a missing column is no error")
+	}
+}
+
+// TestNext: a page without entities leads on, one that reaches $top does not.
+func TestNext(t *testing.T) {
+	t.Parallel()
+	q := query(t, "$top=10")
+	page, ok := odata.FirstPage(9, 4, 100, 1000).Next(q, 0, []any{int64(7)})
+	if !ok || page.Served != 0 || page.Limit(q) != 4 || page.Last[0] != int64(7) {
+		t.Errorf("%+v, %t", page, ok)
+	}
+	if page, ok = page.Next(q, 8, []any{int64(15)}); !ok || page.Limit(q) != 2 {
+		t.Errorf("%+v, %t", page, ok)
+	}
+	if page, ok = page.Next(q, 2, []any{int64(17)}); ok || page.Limit(q) != 0 {
+		t.Errorf("%+v, %t", page, ok)
 	}
 }
 
