@@ -30,13 +30,13 @@ const Vary = "Accept, OData-MaxVersion, OData-Version, Prefer"
 // that is not offered is refused (OData-Protocol 8.1.5). Errors: *Error.
 func NegotiateVersion(h http.Header) (Version, error) {
 	answer := V401
-	if given := strings.TrimSpace(h.Get("OData-Version")); given != "" {
+	if given := version(h, "OData-Version"); given != "" {
 		if given != string(V40) && given != string(V401) {
 			return "", refuse(BadRequest, "OData-Version", "must be 4.0 or 4.01")
 		}
 		answer = Version(given)
 	}
-	most := strings.TrimSpace(h.Get("OData-MaxVersion"))
+	most := version(h, "OData-MaxVersion")
 	if most == "" {
 		return answer, nil
 	}
@@ -53,6 +53,13 @@ func NegotiateVersion(h http.Header) (Version, error) {
 		return V40, nil
 	}
 	return V401, nil
+}
+
+// version is a header's version. Some clients add to it what they are, as it was
+// done before OData 4: "4.0;NetFx".
+func version(h http.Header, name string) string {
+	text, _, _ := strings.Cut(h.Get(name), ";")
+	return strings.TrimSpace(text)
 }
 
 // MetadataLevel is how much control information is in a JSON answer (OData-JSON

@@ -34,6 +34,7 @@ func TestNegotiateVersion(t *testing.T) {
 		{"3.0", "4.0", ""},
 		{"4.02", "", ""},
 		{"5.0", "", ""},
+		{"4.0;NetFx", "4.01;NetFx", "4.01"},
 	} {
 		h := http.Header{}
 		if c.version != "" {
