@@ -130,7 +130,7 @@ func (e *Logical) print(b *strings.Builder, binding int) {
 			if i > 0 {
 				b.WriteString(word)
 			}
-			term.print(b, own+1)
+			term.print(b, own)
 		}
 	})
 }

@@ -82,6 +82,7 @@ func TestNegotiateFormat(t *testing.T) {
 		{odata.EntitySet, []string{"application/json;q=0.5,application/json;odata.metadata=full;q=0.9"}, full},
 		{odata.EntitySet, []string{"text/html", "application/json;odata.metadata=full"}, full},
 		{odata.EntitySet, []string{"application/xml, application/json;q=0.1"}, minimal},
+		{odata.EntitySet, []string{"application/json;odata.metadata=full, application/json"}, full},
 		{odata.EntitySet, []string{"application/xml"}, ""},
 		{odata.EntitySet, []string{"application/atom+xml"}, ""},
 		{odata.EntitySet, []string{"application/json;q=0"}, ""},

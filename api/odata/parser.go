@@ -7,8 +7,8 @@ import "slices"
 type parser struct {
 	lexer
 	entity *EntityType
-	// token is the next one, previous the one before it.
-	token, previous token
+	// token is the next one.
+	token token
 	// variable is that of the lambda whose predicate is being read; nil: none is.
 	variable *Operand
 
@@ -22,7 +22,6 @@ type placed struct {
 }
 
 func (p *parser) advance() *Error {
-	p.previous = p.token
 	var err *Error
 	p.token, err = p.next()
 	return err
@@ -92,14 +91,11 @@ func (p *parser) needBoolean(x placed) *Error {
 
 // operator takes one of the words if it comes next as an operator. White space
 // belongs around an operator (RWS); beside a parenthesis it may be left out, as
-// many clients do.
+// many clients do. What else could stand before it without a space ends with it.
 func (p *parser) operator(words ...string) (string, *Error) {
 	at := slices.IndexFunc(words, p.token.keyword)
 	if at < 0 {
 		return "", nil
-	}
-	if !p.token.spaced && !p.previous.is(")") {
-		return "", p.refuse(BadRequest, "a space is expected before %s", words[at])
 	}
 	if err := p.advance(); err != nil {
 		return "", err

@@ -165,6 +165,7 @@ var urls = []struct {
 	{"/Member(%27O%27%27Neil%27)", 200, "record Member O'Neil"},
 	{"/Member(%27O''Neil%27)", 200, "record Member O'Neil"},
 	{"/Member/O'Neil", 200, "record Member O'Neil"},
+	{"/Member/O'Neil/Media", 404, "no resource"},
 	{"/Media('a%2Fb')", 200, "record Media a/b"},
 	{"/Media('a%2fb%2f')", 200, "record Media a/b/"},
 	{"/Media('a/b')", 200, "record Media a/b"},
