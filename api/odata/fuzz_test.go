@@ -4,7 +4,6 @@ import (
 	"errors"
 	"math/rand/v2"
 	"net/http"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -25,10 +24,17 @@ func seeds() []string {
 	for range 60 {
 		list = append(list, randomFilter(r))
 	}
+	for range 20 {
+		list = append(list, "("+randomFilter(r)+") in (null,true)")
+	}
 	return list
 }
 
-var placeholder = regexp.MustCompile(`\$(\d+)`)
+// plainColumns have no quote and no placeholder of their own.
+var plainColumns = odata.Columns{
+	odata.Sequence: "e.a", odata.ResourceName: "e.b", odata.ResourceRecordKey: "e.c", odata.ResourceRecordURL: "e.d",
+	odata.EventType: "e.e", odata.FeedTypes: "e.f", odata.Timestamp: "e.g",
+}
 
 // FuzzFilter: whatever the text, reading ends with a filter or a refusal with a
 // place. A filter's canonical form reads as itself, two evaluators agree on it, its
@@ -38,7 +44,7 @@ func FuzzFilter(f *testing.F) {
 	for _, text := range seeds() {
 		f.Add(text)
 	}
-	list := events()[:32]
+	list := events()[:12]
 	m := newMasks(list)
 	f.Fuzz(func(t *testing.T, text string) {
 		parsed, err := odata.ParseFilter(entityEvent, text)
@@ -86,21 +92,20 @@ func checkRefusal(t *testing.T, text string, err error) {
 func checkSQL(t *testing.T, f *odata.Filter) {
 	t.Helper()
 	args := []any{"before"}
-	sql, err := f.Where(columns, &args)
+	sql, err := f.Where(plainColumns, &args)
 	must(t, err)
-	used := map[int]bool{1: true}
-	for _, found := range placeholder.FindAllStringSubmatch(sql, -1) {
-		n, _ := strconv.Atoi(found[1])
-		used[n] = true
+	for n := range args {
+		if n > 0 && !strings.Contains(sql, "$"+strconv.Itoa(n+1)+"::") {
+			t.Fatalf("%s: no place for argument %d in %s", f, n+1, sql)
+		}
 	}
-	if len(used) != len(args) || !used[len(args)] {
+	if strings.Contains(sql, "$"+strconv.Itoa(len(args)+1)) || strings.Contains(sql, "'") {
 		t.Fatalf("%s: %d arguments for %s", f, len(args), sql)
 	}
-	for _, name := range columns {
-		sql = strings.ReplaceAll(sql, name, "")
-	}
-	if strings.Contains(strings.ReplaceAll(sql, `COLLATE "C"`, ""), "'") || !utf8.ValidString(sql) {
-		t.Fatalf("%s: text in %s", f, sql)
+	for _, c := range sql {
+		if c < ' ' || c > '~' {
+			t.Fatalf("%s: text in %s", f, sql)
+		}
 	}
 }
 

@@ -283,13 +283,18 @@ func (w *writer) in(x *In) string {
 // inBooleans is membership of a Boolean expression, which is written once however
 // long the list is.
 func (w *writer) inBooleans(x *In) string {
-	texts := []string{} // nil would be null
+	numbers := []int32{} // as in comparison; nil would be null
 	for _, m := range x.List {
-		var b strings.Builder
-		m.print(&b, bindPrimary)
-		texts = append(texts, b.String())
+		switch {
+		case m.Type == Null:
+			numbers = append(numbers, 2)
+		case m.Bool:
+			numbers = append(numbers, 1)
+		default:
+			numbers = append(numbers, 0)
+		}
 	}
-	return "(coalesce((" + w.condition(x.Left) + ")::text, 'null') = ANY (" + w.argument(texts, "text[]") + "))"
+	return "(coalesce(" + w.condition(x.Left) + "::integer, 2) = ANY (" + w.argument(numbers, "integer[]") + "))"
 }
 
 // list appends values of one type as one argument.
