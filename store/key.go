@@ -130,6 +130,15 @@ type keyCheck struct {
 
 const keyCheckText = "postroad key check"
 
+// DeriveKey returns KeyBytes of key material for one purpose, the same in all
+// processes of an installation: see Sealer.DeriveKey. Errors: ErrNoSealer.
+func (s *Store) DeriveKey(purpose string) ([]byte, error) {
+	if s.sealer == nil {
+		return nil, ErrNoSealer
+	}
+	return s.sealer.DeriveKey(purpose)
+}
+
 // CheckKey compares the master key with the one this database was first used
 // with, which it records at that first use. It returns ErrWrongKey, wrapped with
 // both keys' ids, for another one.

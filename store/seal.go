@@ -3,6 +3,7 @@ package store
 import (
 	"crypto/aes"
 	"crypto/cipher"
+	"crypto/hkdf"
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
@@ -30,6 +31,7 @@ var ErrSealBroken = errors.New("sealed secrets are damaged or belong to another 
 type Sealer struct {
 	aead cipher.AEAD
 	id   [sealIDBytes]byte
+	key  [KeyBytes]byte // what DeriveKey derives from
 }
 
 // NewSealer returns a Sealer for a master key of 32 random bytes.
@@ -42,7 +44,7 @@ func NewSealer(key [KeyBytes]byte) (*Sealer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("use master key: %w", err)
 	}
-	s := &Sealer{aead: aead}
+	s := &Sealer{aead: aead, key: key}
 	// The id tells keys apart and says nothing about them: a hash of 256 random
 	// bits cannot be searched.
 	sum := sha256.Sum256(append([]byte("postroad key id\x00"), key[:]...))
@@ -52,6 +54,18 @@ func NewSealer(key [KeyBytes]byte) (*Sealer, error) {
 
 // KeyID names the master key without revealing it.
 func (s *Sealer) KeyID() string { return base64.RawURLEncoding.EncodeToString(s.id[:]) }
+
+// DeriveKey returns KeyBytes of key material for one purpose (HKDF-SHA256, RFC
+// 5869): the same for the same master key and purpose in every process and after
+// every restart, and unrelated for another purpose. It tells nothing about the
+// master key. Purposes are constants of the program, never input.
+func (s *Sealer) DeriveKey(purpose string) ([]byte, error) {
+	key, err := hkdf.Key(sha256.New, s.key[:], nil, "postroad derived key\x00"+purpose, KeyBytes)
+	if err != nil {
+		return nil, fmt.Errorf("derive key for %s: %w", purpose, err)
+	}
+	return key, nil
+}
 
 // Seal encrypts plain and binds it to name: it opens under that name only.
 func (s *Sealer) Seal(name string, plain []byte) []byte {
