@@ -162,7 +162,8 @@ type Answer struct {
 }
 
 // Do makes one request, bounded by the subscriber's timeout, and judges its
-// answer. It never sends a request twice, and an error is an answer too.
+// answer. It never sends a request twice that the consumer may have taken, and an
+// error is an answer too.
 // Ending ctx ends the request.
 func (c *Client) Do(ctx context.Context, t *Target, r Request) Answer {
 	started := time.Now()

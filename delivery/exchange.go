@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/hmac"
 	"crypto/sha256"
+	"errors"
 	"hash"
 	"io"
 	"math/rand/v2"
@@ -35,6 +36,12 @@ const (
 	fieldsCount
 )
 
+// turnedAwayMax is how often a request that was turned away unprocessed is sent
+// again within its time; net/http does so at once, then after 1 s and 2 s.
+const turnedAwayMax = 3
+
+var errTurnedAway = errors.New("the request was turned away again and again")
+
 // exchange is the working memory of one request: used again for the
 // subscriber's next one, because at full rate a fresh header map, body and
 // hash for each request cost more than signing it. It is given back only when
@@ -57,7 +64,8 @@ type exchange struct {
 	answered atomic.Bool // a byte of an answer came
 	wrote    atomic.Bool // the request is written; net/http looks at it no more
 
-	once   bool // a test request's, which does not serve deliveries
+	once   bool         // a test request's, which does not serve deliveries
+	again  atomic.Int32 // how often the body was asked for once more
 	timer  *time.Timer
 	cancel context.CancelCauseFunc
 
@@ -83,8 +91,8 @@ func newExchange(t *Target) *exchange {
 		Method: http.MethodPost, URL: t.url, Host: t.url.Host, Header: header,
 		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
 		// Of all readers net/http knows this one best: it sends headers and
-		// body in one packet. There is no GetBody, so it cannot send it twice.
-		Body: io.NopCloser(&x.reader),
+		// body in one packet.
+		Body: io.NopCloser(&x.reader), GetBody: x.bodyAgain,
 	}
 	for _, k := range t.keys {
 		x.macs = append(x.macs, hmac.New(sha256.New, k.raw))
@@ -102,6 +110,18 @@ func (x *exchange) onAnswer() { x.answered.Store(true) }
 
 func (x *exchange) onWrote(info httptrace.WroteRequestInfo) { x.wrote.Store(info.Err == nil) }
 
+// bodyAgain gives net/http the body once more. As no header says that the request
+// is idempotent, it asks for it only where the consumer did not process the
+// request: nothing of it was written, or the connection over HTTP/2 turned it
+// away (RFC 9113 §8.7), as one does that is given more requests at once than it
+// takes.
+func (x *exchange) bodyAgain() (io.ReadCloser, error) {
+	if x.again.Add(1) > turnedAwayMax {
+		return nil, errTurnedAway
+	}
+	return io.NopCloser(bytes.NewReader(x.body)), nil
+}
+
 func (x *exchange) onTimeout() { x.cancel(errTimedOut) }
 
 // start begins to count the request's time and returns its context.
@@ -110,6 +130,7 @@ func (x *exchange) start(ctx context.Context, timeout time.Duration) context.Con
 	x.reused.Store(false)
 	x.answered.Store(false)
 	x.wrote.Store(false)
+	x.again.Store(0)
 	trace := &x.trace
 	if httptrace.ContextClientTrace(ctx) != nil {
 		// WithClientTrace would weave the caller's hooks into ours for good.
