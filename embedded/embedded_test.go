@@ -5,6 +5,7 @@ package embedded_test
 import (
 	"bufio"
 	"context"
+	"database/sql"
 	"encoding/json"
 	"errors"
 	"log/slog"
@@ -332,6 +333,46 @@ func TestBrokenTemporalFile(t *testing.T) {
 	aside, err := filepath.Glob(filepath.Join(dir, "temporal-*.db.broken-*"))
 	if err != nil || len(aside) == 0 {
 		t.Errorf("the broken file was not kept: %v, error %v", aside, err)
+	}
+}
+
+// TestListIndexes: the list of workflows has two indexes, also in a file that an
+// earlier release made, and is searched by what no index is of.
+func TestListIndexes(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	stop(t, start(t, temporalAlone(dir)))
+	files, err := filepath.Glob(filepath.Join(dir, "temporal-*.db"))
+	if err != nil || len(files) != 1 {
+		t.Fatalf("files %v, error %v", files, err)
+	}
+	db, err := sql.Open("sqlite", "file:"+files[0]) // registered by the server
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = db.ExecContext(t.Context(), "CREATE INDEX by_status ON executions_visibility (namespace_id, status)")
+	if err := errors.Join(err, db.Close()); err != nil {
+		t.Fatal(err)
+	}
+	s := start(t, temporalAlone(dir))
+	startWorkflow(t, s, "listed")
+	c := dial(t, s)
+	for _, query := range []string{"WorkflowType = 'Nothing'", "ExecutionStatus = 'Running'", "WorkflowId STARTS_WITH 'list'", "PostroadState IS NULL"} {
+		testkit.Eventually(t, waitMax, func() bool {
+			page, err := c.ListWorkflow(t.Context(), &workflowservice.ListWorkflowExecutionsRequest{Query: query})
+			return err == nil && len(page.GetExecutions()) == 1 && page.GetExecutions()[0].GetExecution().GetWorkflowId() == "listed"
+		}, "the list does not show the workflow for: "+query)
+	}
+	stop(t, s)
+	if db, err = sql.Open("sqlite", "file:"+files[0]); err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	var names string
+	err = db.QueryRowContext(t.Context(), `SELECT group_concat(name, ' ' ORDER BY name) FROM sqlite_master
+		WHERE type = 'index' AND tbl_name = 'executions_visibility' AND sql IS NOT NULL`).Scan(&names)
+	if want := "by_workflow_id default_idx"; err != nil || names != want {
+		t.Errorf("indexes %q, want %q, error %v", names, want, err)
 	}
 }
 

@@ -11,7 +11,9 @@ import (
 	"log/slog"
 	"net/url"
 	"os"
+	"slices"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -67,7 +69,7 @@ func prepareStore(ctx context.Context, store *config.SQL, logger *slog.Logger) e
 	path := store.DatabaseName
 	err := checkStore(ctx, path)
 	if err == nil {
-		return nil
+		return dropListIndexes(ctx, path)
 	}
 	if !errors.Is(err, fs.ErrNotExist) {
 		aside := fmt.Sprintf("%s.broken-%d", path, time.Now().UnixMilli())
@@ -78,6 +80,44 @@ func prepareStore(ctx context.Context, store *config.SQL, logger *slog.Logger) e
 	}
 	if err := createStore(ctx, path); err != nil {
 		return fmt.Errorf("create %s: %w", path, err)
+	}
+	return dropListIndexes(ctx, path)
+}
+
+// listIndexesKept are the indexes of the list of workflows that its page and its
+// look-up by id read.
+var listIndexesKept = []string{"default_idx", "by_workflow_id"}
+
+// dropListIndexes drops all other indexes of the list of workflows: of 61, one for
+// each attribute that somebody might search by, each is written at each start of a
+// workflow and each change of its attributes. Without them a search reads the list
+// in the order in which it is shown, and finds the same.
+func dropListIndexes(ctx context.Context, path string) error {
+	db, err := openStore(path)
+	if err != nil {
+		return fmt.Errorf("open %s: %w", path, err)
+	}
+	defer db.Close()
+	rows, err := db.QueryContext(ctx, "SELECT name FROM sqlite_master WHERE type = 'index' AND tbl_name = 'executions_visibility' AND sql IS NOT NULL")
+	if err != nil {
+		return fmt.Errorf("list indexes of %s: %w", path, err)
+	}
+	defer rows.Close()
+	var drops []string
+	for rows.Next() {
+		var name string
+		if err := rows.Scan(&name); err != nil {
+			return fmt.Errorf("list indexes of %s: %w", path, err)
+		}
+		if !slices.Contains(listIndexesKept, name) {
+			drops = append(drops, "DROP INDEX "+name)
+		}
+	}
+	if err := rows.Err(); err != nil || len(drops) == 0 {
+		return err
+	}
+	if _, err := db.ExecContext(ctx, strings.Join(append(drops, ""), ";\n")); err != nil {
+		return fmt.Errorf("drop indexes of %s: %w", path, err)
 	}
 	return nil
 }
