@@ -16,6 +16,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/sync/semaphore"
+	"golang.org/x/time/rate"
 
 	"postroad/contract"
 	"postroad/delivery"
@@ -147,6 +148,7 @@ type Server struct {
 	uploads     *semaphore.Weighted
 	decoders    sync.Pool
 	wakes       *wakeQueue
+	starts      *rate.Limiter // of workflows of new subscribers, before there is an event
 	document    *document
 	client      *delivery.Client
 	polling     atomic.Int64 // long polls that wait
@@ -188,6 +190,7 @@ func New(config Config) (*Server, error) {
 		return nil, fmt.Errorf("make routes: %w", err)
 	}
 	s.wakes = newWakeQueue(config.Waker, config.Logger)
+	s.starts = rate.NewLimiter(startsPerSecond, startsBurst)
 	s.tokens = newTokenCache(config.Store, config.TokenFresh, config.TokenUsePeriod, config.Logger)
 	return s, nil
 }

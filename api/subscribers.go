@@ -98,16 +98,29 @@ func (s *Server) create(c *gin.Context, sub event.Subscriber) error {
 		return err
 	}
 	ctx := c.Request.Context()
-	record, err := s.config.Store.Create(ctx, p.subscriber, p.secrets)
+	record, parked, err := s.insert(ctx, p)
 	if errors.Is(err, store.ErrDeleting) && s.freeID(ctx, p.subscriber.ID) {
-		record, err = s.config.Store.Create(ctx, p.subscriber, p.secrets)
+		record, parked, err = s.insert(ctx, p)
 	}
 	if err != nil {
 		return err
 	}
-	s.wakes.wake(record.Subscriber.ID)
+	if !parked {
+		s.wakes.wake(record.Subscriber.ID)
+	}
 	c.Header("Location", "/v1/subscribers/"+record.Subscriber.ID)
 	return writeSubscriber(c, http.StatusCreated, record, p.generated)
+}
+
+// insert stores a new subscriber. One that is made by itself has its workflow at
+// once, which whoever made it may look for in Temporal's UI. Those that many are
+// made of at once have theirs when there is an event for them.
+func (s *Server) insert(ctx context.Context, p prepared) (record store.Record, parked bool, err error) {
+	if s.starts.Allow() {
+		record, err = s.config.Store.Create(ctx, p.subscriber, p.secrets)
+		return record, false, err
+	}
+	return s.config.Store.CreateParked(ctx, p.subscriber, p.secrets)
 }
 
 // freeID removes a tombstone whose workflow has closed, and asks Temporal

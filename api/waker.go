@@ -61,6 +61,9 @@ const (
 	wakesAtOnce     = 4                // more would start workflows faster than the worker takes them up
 	wakeMax         = 10 * time.Second // SignalWithStart blocks as long with Temporal away
 	closedAnswerMax = 2 * time.Second
+
+	// Workflows of new subscribers that are started before there is an event.
+	startsPerSecond, startsBurst = 1, 20
 )
 
 // wakeQueue sends wakes in the background. A wake that finds it full, or that

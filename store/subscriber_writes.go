@@ -36,12 +36,24 @@ type Change struct {
 //
 // Errors: ErrFeedNotFound, ErrExists, ErrDeleting, *StartAboveHeadError.
 func (s *Store) Create(ctx context.Context, sub event.Subscriber, secrets event.Secrets) (Record, error) {
+	record, _, err := s.create(ctx, sub, secrets, false)
+	return record, err
+}
+
+// CreateParked is Create for one of many: where its feed has nothing yet above
+// its start the row is parked from the beginning, and the wakers are told. Its
+// first event wakes it, and until then nobody drives it. False: there may be
+// something for it already, and it is as Create leaves it.
+func (s *Store) CreateParked(ctx context.Context, sub event.Subscriber, secrets event.Secrets) (record Record, parked bool, err error) {
+	return s.create(ctx, sub, secrets, true)
+}
+
+func (s *Store) create(ctx context.Context, sub event.Subscriber, secrets event.Secrets, park bool) (record Record, parked bool, err error) {
 	sealed, err := s.sealSecrets(sub.ID, secrets)
 	if err != nil {
-		return Record{}, fmt.Errorf("create subscriber %s: %w", sub.ID, err)
+		return Record{}, false, fmt.Errorf("create subscriber %s: %w", sub.ID, err)
 	}
 	sub = sub.Redacted(secrets)
-	var record Record
 	err = s.inTx(ctx, func(tx pgx.Tx) error {
 		feed, err := lockFeed(ctx, tx, sub.Feed)
 		if err != nil {
@@ -61,15 +73,27 @@ func (s *Store) Create(ctx context.Context, sub event.Subscriber, secrets event.
 		if err != nil {
 			return fmt.Errorf("insert subscriber: %w", err)
 		}
-		if _, err := tx.Exec(ctx, `INSERT INTO runs (id, feed_id, cursor, start_sequence) VALUES ($1, $2, $3, $3)`, sub.ID, feed.id, cursor); err != nil {
-			return fmt.Errorf("insert run: %w", err)
-		}
-		return nil
+		parked = park && cursor == feed.head
+		return insertRun(ctx, tx, sub.ID, feed.id, cursor, parked)
 	})
 	if err != nil {
-		return Record{}, fmt.Errorf("create subscriber %s: %w", sub.ID, err)
+		return Record{}, false, fmt.Errorf("create subscriber %s: %w", sub.ID, err)
 	}
-	return record, nil
+	return record, parked, nil
+}
+
+// insertRun inserts the narrow row of a new subscriber.
+func insertRun(ctx context.Context, tx pgx.Tx, id string, feedID, cursor int64, parked bool) error {
+	_, err := tx.Exec(ctx, `
+		INSERT INTO runs (id, feed_id, cursor, start_sequence, parked, generation)
+		VALUES ($1, $2, $3, $3, $4, CASE WHEN $4 THEN nextval('park_generations') ELSE 0 END)`, id, feedID, cursor, parked)
+	if err != nil {
+		return fmt.Errorf("insert run: %w", err)
+	}
+	if parked {
+		return notify(ctx, tx, ParkedChannel, id)
+	}
+	return nil
 }
 
 // feedState is what a new subscriber needs to know of its feed.

@@ -9,11 +9,53 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
 	"postroad/event"
 	"postroad/store"
 )
+
+// TestCreateParked: who has nothing to wait for is parked from the beginning, and
+// the wakers hear of it.
+func TestCreateParked(t *testing.T) {
+	b := setup(t)
+	told := b.listen(store.ParkedChannel)
+	create := func(id string, start event.Start) bool {
+		sub := subscriber(id)
+		sub.Start = start
+		_, parked, err := b.CreateParked(t.Context(), sub, event.Secrets{})
+		check(t, err)
+		row, listed, err := b.ParkedRow(t.Context(), id)
+		check(t, err)
+		if listed != parked || listed && row.Generation == 0 {
+			t.Errorf("%s: parked %t, but listed %t under generation %d", id, parked, listed, row.Generation)
+		}
+		return parked
+	}
+	if !create("first", event.Start{Where: "beginning"}) {
+		t.Error("not parked in an empty feed")
+	}
+	if id := told(); id != "first" {
+		t.Errorf("told of %q", id)
+	}
+	b.publish(0, 4, 5)
+	if !create("now", event.Start{Where: "now"}) {
+		t.Error("not parked at the head")
+	}
+	if create("behind", event.Start{Where: "beginning"}) {
+		t.Error("parked with events above its start")
+	}
+	b.exec(`UPDATE runs SET checked_at = checked_at - interval '1 hour'`)
+	swept, err := b.SweepRows(t.Context(), time.Minute, 10)
+	if diff := cmp.Diff([]string{"behind"}, swept); err != nil || diff != "" {
+		t.Errorf("the sweep wakes: %v, %s", err, diff)
+	}
+	taken, err := b.TakeLease(t.Context(), "first", uuid.New())
+	if err != nil || !taken.Held || taken.Stale || taken.Run.Cursor != 0 {
+		t.Errorf("taken: %+v, %v", taken, err)
+	}
+}
 
 func TestCreate(t *testing.T) {
 	t.Parallel()
