@@ -20,8 +20,8 @@ import (
 )
 
 const (
-	// cachedTokensMax bounds the tokens remembered, and apart from them the
-	// texts that are none: whoever guesses must not push out what is in use.
+	// cachedTokensMax bounds the tokens remembered, and apart from them the ids
+	// that are nobody's: whoever guesses must not push out what is in use.
 	cachedTokensMax = 10_000
 	// tokenLookupMax bounds one look-up, and tokenLookupsMax those under way:
 	// whoever guesses must not get all connections to the database.
@@ -67,7 +67,7 @@ func (s *Server) identify(ctx context.Context, header string) (*principal, error
 	if subtle.ConstantTimeCompare(digest[:], s.tokenDigest[:]) == 1 {
 		return environment, nil
 	}
-	who, err := s.tokens.principal(ctx, digest, token)
+	who, err := s.tokens.principal(ctx, token)
 	if err == nil && who == nil {
 		err = unauthorized(header)
 	}
@@ -81,9 +81,11 @@ func (s *Server) identify(ctx context.Context, header string) (*principal, error
 // is used once more while it is looked up behind the request's back: a token in
 // use waits for the database only at its first request. So a token that ends is
 // refused by every process within twice fresh, also while the database is away:
-// then nothing old is used, and the answer is that it cannot be known.
+// then nothing old is used, and the answer is that it cannot be known. The same
+// holds for the access tokens made from it.
 type tokenCache struct {
 	store  *store.Store
+	access accessTokens
 	logger *slog.Logger
 	fresh  time.Duration
 	most   int // of each of the maps
@@ -92,8 +94,8 @@ type tokenCache struct {
 	lookups *semaphore.Weighted
 
 	mu             sync.RWMutex
-	valid, invalid map[[sha256.Size]byte]*cachedToken
-	used           map[string]time.Time // by token's id
+	valid, invalid map[string]*cachedToken // by token's id
+	used           map[string]time.Time    // by token's id
 
 	ctx  context.Context //nolint:containedctx // it ends what runs behind the requests
 	stop context.CancelFunc
@@ -102,16 +104,22 @@ type tokenCache struct {
 
 // cachedToken is what was known of a token at a time.
 type cachedToken struct {
+	token     store.Token
 	principal *principal // nil: it opens nothing
 	// read is before the look-up began, ends when the token expires; zero: never.
 	read, ends time.Time
-	refreshing atomic.Bool
+	// tokenEnds is ends by PostgreSQL's clock.
+	tokenEnds        time.Time
+	refreshing, used atomic.Bool
 }
 
-func newTokenCache(tokens *store.Store, fresh, usePeriod time.Duration, logger *slog.Logger) *tokenCache {
+// now is PostgreSQL's clock, by which tokens end, as far as it is known.
+func (e *cachedToken) now() time.Time { return e.token.Now.Add(time.Since(e.read)) }
+
+func newTokenCache(tokens *store.Store, access accessTokens, fresh, usePeriod time.Duration, logger *slog.Logger) *tokenCache {
 	t := &tokenCache{
-		store: tokens, logger: logger, fresh: fresh, most: cachedTokensMax, lookups: semaphore.NewWeighted(tokenLookupsMax),
-		valid: map[[sha256.Size]byte]*cachedToken{}, invalid: map[[sha256.Size]byte]*cachedToken{}, used: map[string]time.Time{},
+		store: tokens, access: access, logger: logger, fresh: fresh, most: cachedTokensMax, lookups: semaphore.NewWeighted(tokenLookupsMax),
+		valid: map[string]*cachedToken{}, invalid: map[string]*cachedToken{}, used: map[string]time.Time{},
 	}
 	t.ctx, t.stop = context.WithCancel(context.Background())
 	t.done.Go(func() { t.recordUse(usePeriod) })
@@ -124,37 +132,60 @@ func (t *tokenCache) close() {
 	t.done.Wait()
 }
 
-// principal returns who a token stands for now; nil: nobody.
-func (t *tokenCache) principal(ctx context.Context, digest [sha256.Size]byte, text string) (*principal, error) {
-	t.mu.RLock()
-	entry := t.valid[digest]
-	if entry == nil {
-		entry = t.invalid[digest]
-	}
-	t.mu.RUnlock()
-	if entry == nil {
-		if _, ok := store.ParseToken(text); !ok {
-			return nil, nil //nolint:nilnil // nobody is an answer
+// principal returns who a token or an access token stands for now; nil: nobody.
+func (t *tokenCache) principal(ctx context.Context, text string) (*principal, error) {
+	entry, err := t.opened(ctx, text)
+	if id, ends, ok := t.access.read(text); ok {
+		if entry, err = t.known(ctx, id); entry != nil && !entry.now().Before(ends) {
+			entry = nil
 		}
 	}
-	if entry == nil || time.Since(entry.read) > 2*t.fresh || entry.principal == nil && time.Since(entry.read) > t.fresh {
-		var err error
-		if entry, err = t.await(ctx, digest, text); err != nil {
-			return nil, err
-		}
-	} else if time.Since(entry.read) > t.fresh && entry.refreshing.CompareAndSwap(false, true) {
-		t.refresh(entry, digest, text)
+	if entry == nil || err != nil {
+		return nil, err
 	}
-	if !entry.ends.IsZero() && time.Now().After(entry.ends) {
-		return nil, nil //nolint:nilnil // nobody is an answer
-	}
+	t.touch(entry)
 	return entry.principal, nil
 }
 
+// opened returns what is known of the token that has this text; nil: none has.
+func (t *tokenCache) opened(ctx context.Context, text string) (*cachedToken, error) {
+	id, ok := store.ParseToken(text)
+	if !ok {
+		return nil, nil //nolint:nilnil // nobody is an answer
+	}
+	entry, err := t.known(ctx, id)
+	if entry == nil || err != nil || !entry.token.Opens(text) {
+		return nil, err
+	}
+	return entry, nil
+}
+
+// known returns what is known of a token that is valid now; nil: none is.
+func (t *tokenCache) known(ctx context.Context, id string) (*cachedToken, error) {
+	t.mu.RLock()
+	entry := t.valid[id]
+	if entry == nil {
+		entry = t.invalid[id]
+	}
+	t.mu.RUnlock()
+	if entry == nil || time.Since(entry.read) > 2*t.fresh || entry.principal == nil && time.Since(entry.read) > t.fresh {
+		var err error
+		if entry, err = t.await(ctx, id); err != nil {
+			return nil, err
+		}
+	} else if time.Since(entry.read) > t.fresh && entry.refreshing.CompareAndSwap(false, true) {
+		t.refresh(entry, id)
+	}
+	if entry.principal == nil || !entry.ends.IsZero() && time.Now().After(entry.ends) {
+		return nil, nil //nolint:nilnil // nobody is an answer
+	}
+	return entry, nil
+}
+
 // await looks a token up once for all requests that ask for it at a time.
-func (t *tokenCache) await(ctx context.Context, digest [sha256.Size]byte, text string) (*cachedToken, error) {
+func (t *tokenCache) await(ctx context.Context, id string) (*cachedToken, error) {
 	//nolint:contextcheck // the look-up is not one request's alone
-	answer := t.flights.DoChan(string(digest[:]), func() (any, error) { return t.lookUp(digest, text) })
+	answer := t.flights.DoChan(id, func() (any, error) { return t.lookUp(id) })
 	select {
 	case a := <-answer:
 		entry, _ := a.Val.(*cachedToken)
@@ -164,16 +195,16 @@ func (t *tokenCache) await(ctx context.Context, digest [sha256.Size]byte, text s
 	}
 }
 
-func (t *tokenCache) refresh(entry *cachedToken, digest [sha256.Size]byte, text string) {
+func (t *tokenCache) refresh(entry *cachedToken, id string) {
 	t.done.Go(func() {
 		defer entry.refreshing.Store(false) // should it have failed, the next request tries again
-		if _, err := t.await(t.ctx, digest, text); err != nil && t.ctx.Err() == nil {
+		if _, err := t.await(t.ctx, id); err != nil && t.ctx.Err() == nil {
 			t.logger.WarnContext(t.ctx, "token not looked up", slog.Any("error", err))
 		}
 	})
 }
 
-func (t *tokenCache) lookUp(digest [sha256.Size]byte, text string) (*cachedToken, error) {
+func (t *tokenCache) lookUp(id string) (*cachedToken, error) {
 	ctx, cancel := context.WithTimeout(t.ctx, tokenLookupMax)
 	defer cancel()
 	if err := t.lookups.Acquire(ctx, 1); err != nil {
@@ -181,32 +212,41 @@ func (t *tokenCache) lookUp(digest [sha256.Size]byte, text string) (*cachedToken
 	}
 	defer t.lookups.Release(1)
 	entry := &cachedToken{read: time.Now()}
-	token, err := t.store.Authenticate(ctx, text)
-	if err != nil && !errors.Is(err, store.ErrTokenInvalid) {
+	token, err := t.store.Token(ctx, id)
+	if err != nil && !errors.Is(err, store.ErrTokenNotFound) {
 		return nil, err
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if err != nil {
-		delete(t.valid, digest)
-		t.keep(t.invalid, digest, entry)
+	if err != nil || token.State != store.TokenActive {
+		delete(t.valid, id)
+		t.keep(t.invalid, id, entry)
 		return entry, nil
 	}
-	entry.principal = principalOfToken(token)
+	entry.token, entry.principal = token, principalOfToken(token)
 	if left, ok := token.Remaining(); ok {
-		entry.ends = entry.read.Add(left)
+		entry.ends, entry.tokenEnds = entry.read.Add(left), *token.ExpiresAt
 	}
-	delete(t.invalid, digest)
-	t.keep(t.valid, digest, entry)
-	t.used[token.ID] = entry.read
+	delete(t.invalid, id)
+	t.keep(t.valid, id, entry)
 	return entry, nil
 }
 
-func (t *tokenCache) keep(entries map[[sha256.Size]byte]*cachedToken, digest [sha256.Size]byte, entry *cachedToken) {
+// touch notes that a token was used, once for what was read of it.
+func (t *tokenCache) touch(entry *cachedToken) {
+	if entry.used.Load() || !entry.used.CompareAndSwap(false, true) {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.used[entry.token.ID] = time.Now()
+}
+
+func (t *tokenCache) keep(entries map[string]*cachedToken, id string, entry *cachedToken) {
 	if len(entries) >= t.most {
 		clear(entries) // rare, and what is in use is soon there again
 	}
-	entries[digest] = entry
+	entries[id] = entry
 }
 
 // forget makes the next request of every token look it up: one was revoked, and

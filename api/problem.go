@@ -114,6 +114,9 @@ type Problem struct {
 	Version       int64     // version-mismatch
 	Progress      *progress // NDJSON
 	Checks        map[string]string
+	// OAuthError, if set, makes the body that of RFC 6749 §5.2, with this as its
+	// error and Detail, in ASCII without quotes, as its description.
+	OAuthError string
 
 	cause error
 }
@@ -168,6 +171,12 @@ func (p *Problem) body(requestID string) problemBody {
 		b.Line, b.Accepted, b.Duplicates, b.LastSequence = g.line, &g.accepted, &g.duplicates, &g.lastSequence
 	}
 	return b
+}
+
+// oauthBody is the wire form of RFC 6749 §5.2.
+type oauthBody struct {
+	Error       string `json:"error"`
+	Description string `json:"error_description"`
 }
 
 // retryAfterSeconds rounds up, so that nobody comes back too early.

@@ -105,11 +105,15 @@ func (s *Server) render(c *gin.Context, route string, err error) {
 		header.Set("Retry-After", retryAfterSeconds(p.RetryAfter))
 	}
 	header.Set(requestIDHeader, requestID)
-	body, err := json.Marshal(p.body(requestID), json.Deterministic(true))
+	contentType, document := contentTypeProblem, any(p.body(requestID))
+	if p.OAuthError != "" {
+		contentType, document = contentTypeJSON, oauthBody{p.OAuthError, p.Detail}
+	}
+	body, err := json.Marshal(document, json.Deterministic(true))
 	if err != nil {
 		body = fmt.Appendf(nil, `{"type":"/problems/%s","status":%d}`, p.Code, p.Status())
 	}
-	write(c, p.Status(), contentTypeProblem, append(body, '\n'))
+	write(c, p.Status(), contentType, append(body, '\n'))
 }
 
 func levelOf(p *Problem) slog.Level {

@@ -38,6 +38,8 @@ func (s *Server) routes() (*gin.Engine, error) {
 	plain(http.MethodGet, "/v1/tokens/:token", adminOnly, s.getToken)
 	plain(http.MethodDelete, "/v1/tokens/:token", adminOnly, s.revokeToken)
 
+	plain(http.MethodPost, "/oauth/token", anyone, s.issueAccessToken)
+
 	plain(http.MethodGet, "/healthz", anyone, s.healthz)
 	plain(http.MethodGet, "/readyz", anyone, s.readyz)
 	plain(http.MethodGet, "/openapi.json", anyone, s.openAPI)

@@ -57,6 +57,9 @@ type Config struct {
 	// that was revoked is refused after twice this at most, and a long poll or an
 	// upload under way after three times this. Default 1.5 s.
 	TokenFresh time.Duration
+	// AccessTokenLasts is how long what POST /oauth/token gives out is valid, if
+	// the token behind it is. Default 1 h.
+	AccessTokenLasts time.Duration
 	// TokenUsePeriod is how often it is written which tokens were used. Default
 	// 1 minute.
 	TokenUsePeriod time.Duration
@@ -99,6 +102,7 @@ func (c Config) WithDefaults() Config {
 	setDefault(&c.Version, "dev")
 	setDefault(&c.TemporalNamespace, contract.Namespace)
 	setDefault(&c.TokenFresh, 1500*time.Millisecond)
+	setDefault(&c.AccessTokenLasts, time.Hour)
 	setDefault(&c.TokenUsePeriod, time.Minute)
 	setDefault(&c.ForceWait, 5*time.Second)
 	setDefault(&c.DatabaseMax, 5*time.Second)
@@ -168,6 +172,10 @@ func New(config Config) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read API description: %w", err)
 	}
+	accessKey, err := config.Store.DeriveKey(accessTokenPurpose)
+	if err != nil {
+		return nil, fmt.Errorf("make access tokens: %w", err)
+	}
 	s := &Server{
 		config: config, document: document,
 		tokenDigest: sha256.Sum256([]byte(config.AdminToken)),
@@ -191,7 +199,8 @@ func New(config Config) (*Server, error) {
 	}
 	s.wakes = newWakeQueue(config.Waker, config.Logger)
 	s.starts = rate.NewLimiter(startsPerSecond, startsBurst)
-	s.tokens = newTokenCache(config.Store, config.TokenFresh, config.TokenUsePeriod, config.Logger)
+	access := accessTokens{key: accessKey, lasts: config.AccessTokenLasts}
+	s.tokens = newTokenCache(config.Store, access, config.TokenFresh, config.TokenUsePeriod, config.Logger)
 	return s, nil
 }
 
