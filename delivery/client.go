@@ -14,6 +14,8 @@ import (
 	"sync/atomic"
 	"time"
 	"unicode/utf8"
+
+	"postroad/internal/retryafter"
 )
 
 // Bounds of what is taken of an answer, in bytes.
@@ -254,9 +256,9 @@ func (a *Answer) read(resp *http.Response, t *Target) {
 		return
 	}
 	if value := resp.Header[headerRetryAfter]; value != nil {
-		date, _ := ParseHTTPDate(resp.Header.Get(headerDate), a.StartedAt)
+		date, _ := retryafter.ParseDate(resp.Header.Get(headerDate), a.StartedAt)
 		const longest = time.Duration(1<<63 - 1)
-		a.RetryAfter, a.RetryAfterValid = ParseRetryAfter(value[0], time.Now(), date, longest)
+		a.RetryAfter, a.RetryAfterValid = retryafter.Parse(value[0], time.Now(), date, longest)
 		if a.RetryAfterCut = a.RetryAfter > t.maxRetryAfter; a.RetryAfterCut {
 			a.RetryAfter = t.maxRetryAfter
 		}

@@ -1,23 +1,26 @@
-package delivery
+// Package retryafter reads the header Retry-After as RFC 9110 has it, with all
+// its forms of a date, for those who call consumers and for those who call
+// producers.
+package retryafter
 
 import (
 	"strings"
 	"time"
 )
 
-// ParseRetryAfter reads a Retry-After value (RFC 9110, 10.2.3) and returns the
-// wait it asks for, from now, between 0 and longest. ok is false where the
-// value is neither whole seconds nor a valid HTTP-date: then it says nothing.
+// Parse reads a Retry-After value (RFC 9110, 10.2.3) and returns the wait it
+// asks for, from now, between 0 and longest. ok is false where the value is
+// neither whole seconds nor a valid HTTP-date: then it says nothing.
 //
 // A date counts as the longer of date-now and date-responseDate, so that a
 // consumer whose clock is behind ours is not called too early; the zero
 // responseDate (no Date header, or not a valid one) leaves only the former.
-func ParseRetryAfter(value string, now, responseDate time.Time, longest time.Duration) (wait time.Duration, ok bool) {
+func Parse(value string, now, responseDate time.Time, longest time.Duration) (wait time.Duration, ok bool) {
 	value = strings.Trim(value, " \t")
 	if seconds, ok := parseDelaySeconds(value, longest); ok {
 		return seconds, true
 	}
-	date, ok := ParseHTTPDate(value, now)
+	date, ok := ParseDate(value, now)
 	if !ok {
 		return 0, false
 	}
@@ -45,12 +48,12 @@ func parseDelaySeconds(s string, longest time.Duration) (time.Duration, bool) {
 	return time.Duration(n) * time.Second, s != ""
 }
 
-// ParseHTTPDate reads an HTTP-date (RFC 9110, 5.6.7) in any of its three
+// ParseDate reads an HTTP-date (RFC 9110, 5.6.7) in any of its three
 // forms: IMF-fixdate, RFC 850 and asctime. Stricter than http.ParseTime, it
 // accepts no zone but GMT; more lenient, it accepts the leap second :60; and it
 // reads a two-digit year as the RFC asks: not more than 50 years after now.
 // The name of the day must be one, but need not be the right one.
-func ParseHTTPDate(s string, now time.Time) (time.Time, bool) {
+func ParseDate(s string, now time.Time) (time.Time, bool) {
 	comma := strings.IndexByte(s, ',')
 	switch {
 	case comma == 3 && isName(s[:3], shortDays):

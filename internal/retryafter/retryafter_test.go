@@ -1,4 +1,4 @@
-package delivery
+package retryafter
 
 import (
 	"net/http"
@@ -83,9 +83,9 @@ func TestParseRetryAfter(t *testing.T) {
 			if now.IsZero() {
 				now = rfcNow
 			}
-			got, ok := ParseRetryAfter(tt.value, now, time.Time{}, 24*time.Hour)
+			got, ok := Parse(tt.value, now, time.Time{}, 24*time.Hour)
 			if got != tt.want || ok != tt.ok {
-				t.Errorf("ParseRetryAfter(%q) = %v, %v; want %v, %v", tt.value, got, ok, tt.want, tt.ok)
+				t.Errorf("Parse(%q) = %v, %v; want %v, %v", tt.value, got, ok, tt.want, tt.ok)
 			}
 		})
 	}
@@ -122,7 +122,7 @@ func TestParseRetryAfterClocksDiffer(t *testing.T) {
 			if longest == 0 {
 				longest = time.Hour
 			}
-			if got, ok := ParseRetryAfter(value, tt.now, tt.theirs, longest); got != tt.want || !ok {
+			if got, ok := Parse(value, tt.now, tt.theirs, longest); got != tt.want || !ok {
 				t.Errorf("got %v, %v; want %v", got, ok, tt.want)
 			}
 		})
@@ -144,8 +144,8 @@ func TestParseHTTPDateCentury(t *testing.T) {
 		{"Sunday, 06-Nov-99 08:49:07 GMT", time.Date(2051, 1, 1, 0, 0, 0, 0, time.UTC), 2099},
 	}
 	for _, tt := range tests {
-		if got, ok := ParseHTTPDate(tt.value, tt.now); !ok || got.Year() != tt.year {
-			t.Errorf("ParseHTTPDate(%q) at %d = %v, %v; want the year %d", tt.value, tt.now.Year(), got, ok, tt.year)
+		if got, ok := ParseDate(tt.value, tt.now); !ok || got.Year() != tt.year {
+			t.Errorf("ParseDate(%q) at %d = %v, %v; want the year %d", tt.value, tt.now.Year(), got, ok, tt.year)
 		}
 	}
 }
@@ -161,16 +161,16 @@ func FuzzParseRetryAfter(f *testing.F) {
 	}
 	const longest = 90 * time.Minute
 	f.Fuzz(func(t *testing.T, s string, offset int64) {
-		if wait, ok := ParseRetryAfter(s, rfcNow, rfcNow, longest); wait < 0 || wait > longest || !ok && wait != 0 {
-			t.Fatalf("ParseRetryAfter(%q) = %v, %v: out of bounds", s, wait, ok)
+		if wait, ok := Parse(s, rfcNow, rfcNow, longest); wait < 0 || wait > longest || !ok && wait != 0 {
+			t.Fatalf("Parse(%q) = %v, %v: out of bounds", s, wait, ok)
 		}
-		if got, ok := ParseHTTPDate(s, rfcNow); ok && !formatsTo(got, s) {
-			t.Errorf("ParseHTTPDate(%q) = %v, which no format gives back", s, got)
+		if got, ok := ParseDate(s, rfcNow); ok && !formatsTo(got, s) {
+			t.Errorf("ParseDate(%q) = %v, which no format gives back", s, got)
 		}
 		at := rfcNow.Add(time.Duration(offset%(40*365*24*3600)) * time.Second)
 		for _, layout := range []string{http.TimeFormat, "Monday, 02-Jan-06 15:04:05 GMT", time.ANSIC} {
-			if got, ok := ParseHTTPDate(at.Format(layout), rfcNow); !ok || !got.Equal(at) {
-				t.Errorf("ParseHTTPDate(%q) = %v, %v; want %v", at.Format(layout), got, ok, at)
+			if got, ok := ParseDate(at.Format(layout), rfcNow); !ok || !got.Equal(at) {
+				t.Errorf("ParseDate(%q) = %v, %v; want %v", at.Format(layout), got, ok, at)
 			}
 		}
 	})
