@@ -55,6 +55,12 @@ func Temporary(err error) bool {
 	return errors.As(err, &temporary)
 }
 
+// asked reports whether the other side said how long to wait.
+func asked(err error) bool {
+	var temporary *TemporaryError
+	return errors.As(err, &temporary) && temporary.RetryAfter > 0
+}
+
 // retryIn returns the pause after the n-th fault in a row: what the other side
 // asked for, or the delay that doubles, ± 10 % so that many do not call at once.
 func (c *Config) retryIn(err error, n int) time.Duration {
@@ -64,7 +70,7 @@ func (c *Config) retryIn(err error, n int) time.Duration {
 	}
 	wait := c.RetryDelayMax
 	const doublingsMax = 30
-	if n <= doublingsMax {
+	if n = max(n, 1); n <= doublingsMax {
 		wait = min(wait, c.RetryDelay<<(n-1))
 	}
 	if !Temporary(err) {

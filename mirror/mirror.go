@@ -70,7 +70,9 @@ func (m *Mirror) Run(ctx context.Context) error {
 		case m.config.StopOnFault && !Temporary(err):
 			return err
 		default:
-			faults++
+			if !asked(err) { // to wait as one is asked to is no fault
+				faults++
+			}
 			if m.config.FaultsMax > 0 && faults >= m.config.FaultsMax {
 				return fmt.Errorf("given up after %d faults in a row: %w", faults, err)
 			}

@@ -46,7 +46,7 @@ func (p *program) rootCommand() *cobra.Command {
 		root.AddCommand(command)
 	}
 	for _, command := range []*cobra.Command{
-		p.feedCommand(), p.publishCommand(), p.subscriberCommand(), p.attemptsCommand(), p.explainCommand(), p.statusCommand(), p.waitCommand(),
+		p.feedCommand(), p.publishCommand(), p.mirrorCommand(), p.subscriberCommand(), p.attemptsCommand(), p.explainCommand(), p.statusCommand(), p.waitCommand(),
 		p.tokenCommand(),
 	} {
 		command.GroupID = groupClients
