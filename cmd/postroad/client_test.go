@@ -67,6 +67,13 @@ func TestExitCodes(t *testing.T) {
 		"a status to listen with":  {[]string{"listen", "--status", "99"}, usage, "between 200 and 599"},
 		"retry-after alone":        {[]string{"listen", "--retry-after", "5"}, usage, "--status"},
 		"a secret":                 {[]string{"listen", "--secret", "%%%"}, usage, "secret"},
+		"a subscriber alone":       {[]string{"listen", "--subscriber", "a"}, usage, "--forward"},
+		"to forward nothing":       {[]string{"listen", "--forward", "http://127.0.0.1:1"}, usage, "--subscriber"},
+		"to forward to nowhere":    {[]string{"listen", "--subscriber", "a", "--forward", "127.0.0.1:3000"}, usage, "http://127.0.0.1:3000"},
+		"to forward and answer":    {[]string{"listen", "--subscriber", "a", "--forward", "http://127.0.0.1:1", "--status", "500"}, usage, "--status does not"},
+		"to tail two":              {[]string{"tail", "orders", "--subscriber", "a"}, usage, "not both"},
+		"a subscriber's filter":    {[]string{"tail", "--type", "x", "--subscriber", "a"}, usage, "own filter"},
+		"a part of none":           {[]string{"tail", "--partition", "8/8"}, usage, "--partition must be"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

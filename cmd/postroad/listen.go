@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"postroad/consumer"
 )
@@ -28,6 +29,12 @@ type listenFlags struct {
 	retryAfter string
 	every      int
 	quiet      bool
+
+	// With subscriber, a remote one's requests are forwarded instead.
+	subscriber string
+	forward    string
+	after      int64
+	skipErrors bool
 }
 
 func (p *program) listenCommand() *cobra.Command {
@@ -39,13 +46,27 @@ func (p *program) listenCommand() *cobra.Command {
 secret it verifies signatures and drops repeats, as the Go package consumer
 does; without one it takes what comes.
 
-With --status it answers some requests otherwise: every --every'th one.`,
+With --status it answers some requests otherwise: every --every'th one.
+
+With --subscriber it follows that subscriber's stream, with a token of the
+subscriber, and posts to --forward what its endpoint would be sent: the same
+headers, body and signature, in order, each until it is answered 2xx. The
+subscriber's position stays where it is, and deliveries go on as before.`,
 		Example: `  postroad listen --listen 127.0.0.1:9000 &
   postroad subscriber create me --endpoint http://127.0.0.1:9000/ --start beginning
-  postroad listen --status 429 --retry-after 5 --every 100`,
+  postroad listen --status 429 --retry-after 5 --every 100
+  postroad listen --subscriber acme --forward http://127.0.0.1:3000/events --server https://postroad.example.com --token-file acme.token`,
 		Args: cobra.NoArgs,
-		RunE: p.action(func(ctx context.Context, _ []string) error { return p.listen(ctx, f) }),
 	}
+	command.RunE = p.action(func(ctx context.Context, _ []string) error {
+		if err := f.separate(command.Flags()); err != nil {
+			return err
+		}
+		if f.subscriber != "" {
+			return p.listenRemote(ctx, f)
+		}
+		return p.listen(ctx, f)
+	})
 	flags := command.Flags()
 	flags.StringVar(&f.listen, "listen", "127.0.0.1:9000", "`address` to listen on; port 0 takes a free one")
 	flags.StringVar(&f.secret, "secret", "", "the subscriber's signing `secret` (whsec_...)")
@@ -55,7 +76,26 @@ With --status it answers some requests otherwise: every --every'th one.`,
 	flags.StringVar(&f.retryAfter, "retry-after", "", "the `Retry-After` of those answers: seconds or a date")
 	flags.IntVar(&f.every, "every", 1, "which requests get that answer: every `n`'th")
 	flags.BoolVar(&f.quiet, "quiet", false, "print only the count, at the end")
+	flags.StringVar(&f.subscriber, "subscriber", "", "forward what the subscriber with this `id` is owed")
+	flags.StringVar(&f.forward, "forward", "", "the `URL` to post it to")
+	flags.Int64Var(&f.after, "after", -1, "begin after this `sequence`, not at the subscriber's position; 0 is the beginning")
+	flags.BoolVar(&f.skipErrors, "skip-errors", false, "go on after an answer other than 2xx, instead of sending again")
+	p.serverFlags(flags)
 	return command
+}
+
+// separate refuses flags of the other way to listen.
+func (f *listenFlags) separate(flags *pflag.FlagSet) error {
+	others, reason := []string{"forward", "after", "skip-errors"}, "goes with --subscriber"
+	if f.subscriber != "" {
+		others, reason = []string{"listen", "secret", "secret-file", "raw", "status", "retry-after", "every"}, "does not go with --subscriber"
+	}
+	for _, name := range others {
+		if flags.Changed(name) {
+			return usagef("--%s %s", name, reason)
+		}
+	}
+	return nil
 }
 
 func (p *program) listen(ctx context.Context, f *listenFlags) error {

@@ -4,6 +4,7 @@ import (
 	"runtime/debug"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 )
 
 const rootLong = `Postroad delivers events to HTTP endpoints: durably, in order, politely.
@@ -47,20 +48,23 @@ func (p *program) rootCommand() *cobra.Command {
 	}
 	for _, command := range []*cobra.Command{
 		p.feedCommand(), p.publishCommand(), p.mirrorCommand(), p.subscriberCommand(), p.attemptsCommand(), p.explainCommand(), p.statusCommand(), p.waitCommand(),
-		p.tokenCommand(),
+		p.tokenCommand(), p.tailCommand(),
 	} {
 		command.GroupID = groupClients
-		// They belong to the clients. It is not --url, which a subscriber's
-		// endpoint is easily taken for: the token must not go there.
-		flags := command.PersistentFlags()
-		flags.StringVar(&p.url, "server", "", "the server's `URL` (POSTROAD_URL)")
-		flags.StringVar(&p.tokenFile, "token-file", "", "`file` with the bearer token (POSTROAD_TOKEN_FILE; POSTROAD_TOKEN is the token itself)")
-		flags.StringVar(&p.dataDir, "data-dir", "", "data `directory` of a running stack to take address and token from (POSTROAD_DATA_DIR)")
+		p.serverFlags(command.PersistentFlags())
 		root.AddCommand(command)
 	}
 	root.AddCommand(p.listenCommand(), p.benchCommand(), p.benchReceiverCommand(), p.benchPublisherCommand(), p.benchRouteCommand(),
 		p.benchNaiveCommand(), p.healthcheckCommand(), p.versionCommand())
 	return root
+}
+
+// serverFlags are those of the clients. It is not --url, which a subscriber's
+// endpoint is easily taken for: the token must not go there.
+func (p *program) serverFlags(flags *pflag.FlagSet) {
+	flags.StringVar(&p.url, "server", "", "the server's `URL` (POSTROAD_URL)")
+	flags.StringVar(&p.tokenFile, "token-file", "", "`file` with the bearer token (POSTROAD_TOKEN_FILE; POSTROAD_TOKEN is the token itself)")
+	flags.StringVar(&p.dataDir, "data-dir", "", "data `directory` of a running stack to take address and token from (POSTROAD_DATA_DIR)")
 }
 
 func (p *program) versionCommand() *cobra.Command {

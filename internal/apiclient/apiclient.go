@@ -72,6 +72,36 @@ func (e *UnreachableError) Unwrap() error { return e.Err }
 // is another one, and an *UnreachableError if there is none. out, unless nil,
 // takes the answer's JSON.
 func (c *Client) Do(ctx context.Context, r Request, out any) (*Answer, error) {
+	response, err := c.send(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(response.Body, answerBytesMax))
+	if err != nil {
+		return nil, &UnreachableError{URL: c.URL, Err: fmt.Errorf("read answer: %w", err)}
+	}
+	answer := &Answer{Status: response.StatusCode, Header: response.Header, Body: body}
+	if out != nil {
+		if err := json.Unmarshal(body, out); err != nil {
+			return nil, fmt.Errorf("read the answer of %s %s: %w", r.Method, r.Path, err)
+		}
+	}
+	return answer, nil
+}
+
+// Open makes a request and returns the body of its answer, to be read as it comes
+// and closed. Errors: those of Do.
+func (c *Client) Open(ctx context.Context, r Request) (io.ReadCloser, error) {
+	response, err := c.send(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	return response.Body, nil
+}
+
+// send returns a 2xx answer, with its body still to be read.
+func (c *Client) send(ctx context.Context, r Request) (*http.Response, error) {
 	request, err := c.build(ctx, r)
 	if err != nil {
 		return nil, err
@@ -87,21 +117,15 @@ func (c *Client) Do(ctx context.Context, r Request, out any) (*Answer, error) {
 		}
 		return nil, &UnreachableError{URL: c.URL, Err: unwrapURL(err)}
 	}
+	if response.StatusCode >= 200 && response.StatusCode <= 299 {
+		return response, nil
+	}
 	defer response.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(response.Body, answerBytesMax))
 	if err != nil {
 		return nil, &UnreachableError{URL: c.URL, Err: fmt.Errorf("read answer: %w", err)}
 	}
-	if response.StatusCode < 200 || response.StatusCode > 299 {
-		return nil, problemOf(response, body)
-	}
-	answer := &Answer{Status: response.StatusCode, Header: response.Header, Body: body}
-	if out != nil {
-		if err := json.Unmarshal(body, out); err != nil {
-			return nil, fmt.Errorf("read the answer of %s %s: %w", r.Method, r.Path, err)
-		}
-	}
-	return answer, nil
+	return nil, problemOf(response, body)
 }
 
 // defaultClient never follows a redirect: the token is for the server named.
