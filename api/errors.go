@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"time"
 
+	"postroad/api/odata"
 	"postroad/event"
 	"postroad/eventlog"
 	"postroad/store"
@@ -23,13 +24,26 @@ func problemOf(err error) *Problem {
 	if errors.As(err, &problem) {
 		return problem
 	}
-	for _, known := range []func(error) *Problem{bodyProblem, logProblem, moveProblem, storeProblem} {
+	for _, known := range []func(error) *Problem{bodyProblem, odataProblem, logProblem, moveProblem, storeProblem} {
 		if p := known(err); p != nil {
 			p.cause = err
 			return p
 		}
 	}
 	return &Problem{Code: CodeInternal, Detail: "The request could not be completed. The log has the reason under requestId.", cause: err}
+}
+
+// odataProblem is what package odata answers.
+func odataProblem(err error) *Problem {
+	var refusal *odata.Error
+	if !errors.As(err, &refusal) {
+		return nil
+	}
+	code := map[odata.Kind]Code{
+		odata.BadRequest: CodeInvalidParameter, odata.NotFound: CodeNotFound,
+		odata.NotAcceptable: CodeNotAcceptable, odata.NotImplemented: CodeNotImplemented,
+	}[refusal.Kind]
+	return &Problem{Code: code, Detail: refusal.Error()}
 }
 
 // bodyProblem is what reading and decoding a body can end in.
@@ -88,6 +102,8 @@ func logProblem(err error) *Problem {
 		}
 	case errors.Is(err, eventlog.ErrUnavailable), errors.Is(err, eventlog.ErrClosed):
 		return unavailable()
+	case errors.Is(err, eventlog.ErrTooExpensive):
+		return &Problem{Code: CodeTooExpensive, Detail: "The query looks at too many events. Bound EntityEventSequence on both sides, or leave $count and $orderby out."}
 	case errors.Is(err, eventlog.ErrFeedInUse):
 		return &Problem{Code: CodeInUse, Detail: "Subscribers follow this feed: delete them first."}
 	case errors.Is(err, eventlog.ErrProtectedFeed):

@@ -40,7 +40,7 @@ func (p permission) check(method, path string) error {
 	switch {
 	case p == 0:
 		return fmt.Errorf("route %s %s declares no permission", method, path)
-	case p&(allowPublisher|allowReader) != 0 && !strings.HasPrefix(path, "/v1/feeds/:feed"):
+	case p&(allowPublisher|allowReader) != 0 && !strings.HasPrefix(path, "/v1/feeds/:feed") && !strings.HasPrefix(path, "/odata/:feed"):
 		return fmt.Errorf("route %s %s is open to a feed's tokens and names no feed", method, path)
 	case p&allowSubscriber != 0 && !strings.HasPrefix(path, "/v1/subscribers/:id"):
 		return fmt.Errorf("route %s %s is open to a subscriber's tokens and names no subscriber", method, path)

@@ -37,6 +37,9 @@ const (
 	CodeVersionMismatch     Code = "version-mismatch"
 	CodeTooLarge            Code = "too-large"
 	CodeUnsupportedMedia    Code = "unsupported-media-type"
+	CodeNotAcceptable       Code = "not-acceptable"
+	CodeTooExpensive        Code = "too-expensive"
+	CodeNotImplemented      Code = "not-implemented"
 	CodeInvalid             Code = "invalid"
 	CodeIdempotencyConflict Code = "idempotency-conflict"
 	CodeInternal            Code = "internal"
@@ -74,6 +77,9 @@ var kinds = map[Code]struct {
 	CodeVersionMismatch:     {http.StatusPreconditionFailed, "The configuration has changed"},
 	CodeTooLarge:            {http.StatusRequestEntityTooLarge, "The request is too large"},
 	CodeUnsupportedMedia:    {http.StatusUnsupportedMediaType, "The body's type is not supported"},
+	CodeNotAcceptable:       {http.StatusNotAcceptable, "The representation asked for is not offered"},
+	CodeTooExpensive:        {http.StatusBadRequest, "The query takes too long"},
+	CodeNotImplemented:      {http.StatusNotImplemented, "This is not offered"},
 	CodeInvalid:             {http.StatusUnprocessableEntity, "The request is not valid"},
 	CodeIdempotencyConflict: {http.StatusUnprocessableEntity, "An idempotency key was used for other content"},
 	CodeInternal:            {http.StatusInternalServerError, "Something went wrong on our side"},

@@ -105,6 +105,11 @@ func (s *Server) render(c *gin.Context, route string, err error) {
 		header.Set("Retry-After", retryAfterSeconds(p.RetryAfter))
 	}
 	header.Set(requestIDHeader, requestID)
+	if isOData(c.Request) {
+		odataHeaders(header, odataVersion(c.Request))
+		write(c, p.Status(), contentTypeJSON, odataRefusal(p))
+		return
+	}
 	contentType, document := contentTypeProblem, any(p.body(requestID))
 	if p.OAuthError != "" {
 		contentType, document = contentTypeJSON, oauthBody{p.OAuthError, p.Detail}

@@ -32,6 +32,10 @@ func (s *Server) routes() (*gin.Engine, error) {
 	s.explainRoutes(plain)
 	s.subscriberRoutes(add, plain)
 	s.asideRoutes(add, plain)
+	for _, method := range []string{http.MethodGet, http.MethodHead} {
+		plain(method, "/odata/:feed", readers, s.serveOData)
+		plain(method, "/odata/:feed/*path", readers, s.serveOData)
+	}
 
 	plain(http.MethodGet, "/v1/tokens", adminOnly, s.listTokens)
 	plain(http.MethodPost, "/v1/tokens", adminOnly, s.createToken)

@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sync/semaphore"
 	"golang.org/x/time/rate"
 
+	"postroad/api/odata"
 	"postroad/contract"
 	"postroad/delivery"
 	"postroad/event"
@@ -84,6 +85,9 @@ type Config struct {
 	// DatabaseMax bounds a request's work in the database, other than
 	// publishing and long polls. Default 5 s.
 	DatabaseMax time.Duration
+	// EntityQueryMax bounds a query of an OData client; at DatabaseMax its answer is
+	// that the database is away. Default 4 s.
+	EntityQueryMax time.Duration
 	// UploadBytes bounds the published bodies held in memory at once. Default
 	// 256 MiB.
 	UploadBytes int64
@@ -106,6 +110,7 @@ func (c Config) WithDefaults() Config {
 	setDefault(&c.TokenUsePeriod, time.Minute)
 	setDefault(&c.ForceWait, 5*time.Second)
 	setDefault(&c.DatabaseMax, 5*time.Second)
+	setDefault(&c.EntityQueryMax, 4*time.Second)
 	setDefault(&c.UploadBytes, uploadBytesDefault)
 	setDefault(&c.BodyIdle, 30*time.Second)
 	if c.Publishing == nil && c.Log != nil {
@@ -156,6 +161,9 @@ type Server struct {
 	document    *document
 	client      *delivery.Client
 	polling     atomic.Int64 // long polls that wait
+	// pages are the tokens of OData's next links.
+	pages         func() (*odata.Tokens, error)
+	entityQueries *semaphore.Weighted
 
 	// draining ends when the server drains: long polls end with it.
 	draining context.Context //nolint:containedctx // it is a signal, not a call's context
@@ -178,10 +186,15 @@ func New(config Config) (*Server, error) {
 	}
 	s := &Server{
 		config: config, document: document,
-		tokenDigest: sha256.Sum256([]byte(config.AdminToken)),
-		uploads:     semaphore.NewWeighted(config.UploadBytes),
-		decoders:    sync.Pool{New: func() any { return new(eventDecoder) }},
+		tokenDigest:   sha256.Sum256([]byte(config.AdminToken)),
+		uploads:       semaphore.NewWeighted(config.UploadBytes),
+		entityQueries: semaphore.NewWeighted(entityQueriesMax),
+		decoders:      sync.Pool{New: func() any { return new(eventDecoder) }},
 	}
+	s.pages = sync.OnceValues(func() (*odata.Tokens, error) {
+		key, err := config.Store.DeriveKey(odataTokens)
+		return odata.NewTokens(key), err
+	})
 	if s.metrics, err = newMetrics(config.Registry, s.polling.Load); err != nil {
 		return nil, fmt.Errorf("register metrics: %w", err)
 	}

@@ -125,3 +125,34 @@ func boundsWith(op string, l *Literal) Bounds {
 	}
 	return everything
 }
+
+// Required is the text that a String property has in every entity that passes the
+// filter, where the filter says so plainly: by eq, alone or and-ed with the rest.
+func (f *Filter) Required(property string) (text string, ok bool) {
+	return requiredBy(f.root, property)
+}
+
+func requiredBy(x Expr, property string) (string, bool) {
+	switch x := x.(type) {
+	case *Logical:
+		if x.Or {
+			return "", false
+		}
+		for _, term := range x.Terms {
+			if text, ok := requiredBy(term, property); ok {
+				return text, true
+			}
+		}
+	case *Comparison:
+		left, right := x.Left, x.Right
+		if _, ok := left.(*Literal); ok {
+			left, right = right, left
+		}
+		o, operand := left.(*Operand)
+		l, literal := right.(*Literal)
+		if operand && literal && x.Op == "eq" && o.Variable == "" && o.Property.Name == property && l.Type == String {
+			return l.Text, true
+		}
+	}
+	return "", false
+}
