@@ -132,6 +132,8 @@ func (s *stack) startServices(ctx context.Context) error {
 	s.temporal, err = client.DialContext(ctx, client.Options{
 		HostPort: s.embedded.TemporalAddress, Namespace: s.embedded.Namespace, Logger: sdkLogger(s.cfg.logger),
 		MetricsHandler: newTemporalMetrics(s.backend.registry),
+		// It is in this process: what is small already would be packed and unpacked in vain.
+		ConnectionOptions: client.ConnectionOptions{GrpcCompression: &client.GrpcCompressionNone{}},
 	})
 	if err != nil {
 		return fmt.Errorf("connect to Temporal: %w", err)
