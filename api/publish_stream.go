@@ -1,8 +1,6 @@
 package api
 
 import (
-	"bufio"
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -36,7 +34,7 @@ type upload struct {
 	grant       *grant
 	supplied    bool
 	lines       *lineReader
-	decoder     eventDecoder
+	decoder     *eventDecoder
 
 	chunk    chunk
 	events   int64 // in the request so far
@@ -67,26 +65,32 @@ func (p *publication) stream(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
-	if cached {
+	short := isShort(c.Request)
+	if cached && !short {
 		// A long upload must not fail late over what was remembered.
 		p.server.feeds.forget(p.name)
 		if feed, _, err = p.feed(c.Request.Context()); err != nil {
 			return err
 		}
 	}
-	reader, err := p.server.openBody(c)
+	lines, err := p.server.lines(c)
 	if err != nil {
 		return err
 	}
-	u := &upload{
-		publication: p, feed: feed, grant: grantOf(c), supplied: feed.Sequences == eventlog.SequencesSupplied,
-		// Whole lines of a cut upload stay: their append must not end with the connection.
-		ctx:   context.WithoutCancel(c.Request.Context()),
-		lines: &lineReader{r: bufio.NewReaderSize(reader, freeBodyBytes)},
+	u := p.upload(c, feed, lines)
+	err = u.run()
+	if err != nil && cached && short && u.total.accepted == 0 && u.total.duplicates == 0 && feedMayHaveChanged(err) {
+		p.server.feeds.forget(p.name)
+		if feed, _, err = p.feed(c.Request.Context()); err != nil {
+			return err
+		}
+		lines.rewind()
+		u = p.upload(c, feed, lines)
+		err = u.run()
 	}
-	if err := u.run(); err != nil {
+	if err != nil {
 		c.Header("Connection", "close") // the rest of the body is not wanted
-		return err
+		return u.problem(err)
 	}
 	if u.events == 0 {
 		return invalidAt("", "must hold at least one event")
@@ -97,8 +101,20 @@ func (p *publication) stream(c *gin.Context) error {
 	return nil
 }
 
+// upload is one try to store the lines in the feed.
+func (p *publication) upload(c *gin.Context, feed eventlog.Feed, lines *lineReader) *upload {
+	return &upload{
+		publication: p, feed: feed, grant: grantOf(c), supplied: feed.Sequences == eventlog.SequencesSupplied, lines: lines,
+		// Whole lines of a cut upload stay: their append must not end with the connection.
+		ctx: context.WithoutCancel(c.Request.Context()),
+	}
+}
+
 func (u *upload) run() error {
+	u.decoder, _ = u.publication.server.decoders.Get().(*eventDecoder)
 	readErr := u.read()
+	u.decoder.reset(nil, false) // the pool must not hold the body
+	u.publication.server.decoders.Put(u.decoder)
 	// Whatever ended the reading, what was read before it is stored first.
 	if refused := (*refusedError)(nil); !errors.As(readErr, &refused) {
 		if err := u.flush(); err != nil {
@@ -109,10 +125,7 @@ func (u *upload) run() error {
 	} else if err := u.settle(); err != nil {
 		readErr = err
 	}
-	if readErr == nil {
-		return nil
-	}
-	return u.problem(readErr)
+	return readErr
 }
 
 // read reads lines and hands chunks on until the end or the first error.
@@ -153,7 +166,7 @@ func (u *upload) take(line []byte) error {
 	if err := u.publication.setKey(&ev, u.events, func(int) string { return "" }); err != nil {
 		return err
 	}
-	if u.chunk.events == nil {
+	if u.chunk.events == nil && u.events > 0 { // where one chunk was filled, the next ones will be
 		u.chunk.events = make([]event.Event, 0, chunkEvents)
 		u.chunk.lines = make([]int64, 0, chunkEvents)
 	}
@@ -296,62 +309,4 @@ func (u *upload) refusal(refused *refusedError) *Problem {
 	p := problemOf(feedError(u.publication.name, refused.err))
 	p.Detail = fmt.Sprintf("Line %d and on: %s", u.total.line, p.Detail)
 	return p
-}
-
-// lineReader cuts a stream into lines with memory of their own. A last line
-// counts without its line break, but not when the stream was cut.
-type lineReader struct {
-	r      *bufio.Reader
-	number int64 // of the line returned last, from 1
-	arena  []byte
-}
-
-// next returns the next line that is not blank, without its break; io.EOF after
-// the last one.
-func (l *lineReader) next() ([]byte, error) {
-	for {
-		l.number++
-		line, err := l.line()
-		if err != nil && !errors.Is(err, io.EOF) {
-			return nil, err
-		}
-		if trimmed := bytes.TrimSpace(line); len(trimmed) > 0 {
-			return l.keep(trimmed), nil
-		}
-		if err != nil {
-			return nil, err
-		}
-	}
-}
-
-// line reads up to the next break. Its result is valid until the next call.
-func (l *lineReader) line() ([]byte, error) {
-	line, err := l.r.ReadSlice('\n')
-	if !errors.Is(err, bufio.ErrBufferFull) {
-		return line, err
-	}
-	long := bytes.Clone(line)
-	for errors.Is(err, bufio.ErrBufferFull) {
-		if len(long) > lineBytesMax {
-			return nil, &eventTooLargeError{}
-		}
-		line, err = l.r.ReadSlice('\n')
-		long = append(long, line...)
-	}
-	return long, err
-}
-
-// keep copies a line to memory that outlives the next one; small ones share
-// blocks.
-func (l *lineReader) keep(line []byte) []byte {
-	const block = 64 << 10
-	if len(line) > block/8 {
-		return bytes.Clone(line)
-	}
-	if len(line) > cap(l.arena)-len(l.arena) {
-		l.arena = make([]byte, 0, block)
-	}
-	start := len(l.arena)
-	l.arena = append(l.arena, line...)
-	return l.arena[start:len(l.arena):len(l.arena)]
 }

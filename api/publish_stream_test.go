@@ -118,22 +118,26 @@ func TestStream_conflictKeepsChunksBefore(t *testing.T) {
 // the line it broke in, even where that could be read.
 func TestStream_cut(t *testing.T) {
 	t.Parallel()
-	for name, last := range map[string]string{
-		"in the middle of a line": `{"resourceName":"Prop`, "after a line without its break": one("x"), "between lines": "",
+	for name, c := range map[string]struct {
+		whole int // lines
+		last  string
+	}{
+		"in the middle of a line": {1003, `{"resourceName":"Prop`}, "after a line without its break": {1003, one("x")}, "between lines": {1003, ""},
+		"in the middle of a line of few": {3, `{"resourceName":"Prop`}, "after a line of few": {3, one("x")},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			b := setup(t, options{})
 			conn, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", strings.TrimPrefix(b.url, "http://"))
 			must(t, err)
-			body := lines(1, 1003) + last
+			body := lines(1, c.whole) + c.last
 			_, err = fmt.Fprintf(conn, "POST /v1/feeds/default/events HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nContent-Type: application/x-ndjson\r\n"+
 				"Content-Length: %d\r\n\r\n%s", token, len(body)+100, body)
 			must(t, err)
 			must(t, conn.Close())
-			testkit.Eventually(t, soon, func() bool { return len(b.keys("default")) == 1003 }, "the whole lines are stored")
+			testkit.Eventually(t, soon, func() bool { return len(b.keys("default")) == c.whole }, "the whole lines are stored")
 			testkit.Eventually(t, soon, func() bool { return strings.Contains(b.logs.String(), "code=upload-cut") }, "the request ends")
-			if keys := b.keys("default"); len(keys) != 1003 {
+			if keys := b.keys("default"); len(keys) != c.whole {
 				t.Errorf("%d events", len(keys))
 			}
 		})

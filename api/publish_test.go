@@ -218,21 +218,29 @@ func TestPublish_suppliedSequences(t *testing.T) {
 	}
 }
 
-// TestPublish_feedMadeAgain: what is remembered of a feed must not outlive it.
+// TestPublish_feedMadeAgain: what is remembered of a feed must not outlive it, for
+// one event as for lines of them.
 func TestPublish_feedMadeAgain(t *testing.T) {
 	t.Parallel()
-	b := setup(t, options{})
-	other := setup(t, options{dbURL: b.dbURL})
-	b.call("POST", "/v1/feeds", `{"name":"f"}`).want(201, nil)
-	b.call("POST", "/v1/feeds/f/events", one("1")).want(201, nil)
-	other.call("DELETE", "/v1/feeds/f", "").want(204, nil)
-	b.call("POST", "/v1/feeds/f/events", one("2")).refused(404, "not-found", "?feed")
-	b.call("GET", "/v1/feeds/f/events", "").refused(404, "not-found", "?feed")
-	b.call("POST", "/v1/feeds", `{"name":"f"}`).want(201, nil)
-	b.call("POST", "/v1/feeds/f/events", one("3")).want(201, nil)
-	other.call("DELETE", "/v1/feeds/f", "").want(204, nil)
-	other.call("POST", "/v1/feeds", `{"name":"f","sequences":"supplied"}`).want(201, nil)
-	b.call("POST", "/v1/feeds/f/events", one("4", `"sequence":100`)).want(201, nil)
+	for name, contentType := range map[string]string{"one": "application/json", "lines": "application/x-ndjson"} {
+		t.Run(name, func(t *testing.T) {
+			b := setup(t, options{})
+			other := setup(t, options{dbURL: b.dbURL})
+			publish := func(body string) answer {
+				return b.call("POST", "/v1/feeds/f/events", body, "Content-Type", contentType)
+			}
+			b.call("POST", "/v1/feeds", `{"name":"f"}`).want(201, nil)
+			publish(one("1")).want(201, nil)
+			other.call("DELETE", "/v1/feeds/f", "").want(204, nil)
+			publish(one("2")).refused(404, "not-found", "?feed")
+			b.call("GET", "/v1/feeds/f/events", "").refused(404, "not-found", "?feed")
+			b.call("POST", "/v1/feeds", `{"name":"f"}`).want(201, nil)
+			publish(one("3")).want(201, nil)
+			other.call("DELETE", "/v1/feeds/f", "").want(204, nil)
+			other.call("POST", "/v1/feeds", `{"name":"f","sequences":"supplied"}`).want(201, nil)
+			publish(one("4", `"sequence":100`)).want(201, nil)
+		})
+	}
 }
 
 // TestPublish_databaseAway: 503 within 5 s, with Retry-After, and nothing is
