@@ -82,12 +82,20 @@ func (r *run) startProduct(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("read the product's token: %w", err)
 	}
-	r.api = &apiclient.Client{URL: r.ready.URL, Token: strings.TrimSpace(string(token))}
+	r.api = &apiclient.Client{URL: r.ready.URL, Token: strings.TrimSpace(string(token)), HTTP: manyConnections()}
 	if err := r.awaitReady(ctx); err != nil {
 		return fmt.Errorf("start the product: %w", err)
 	}
 	r.say("ready after %.1f s", time.Since(started).Seconds())
 	return nil
+}
+
+// manyConnections is a client whose connections are all used again: net/http keeps
+// two of them, and the others would be made anew for each request.
+func manyConnections() *http.Client {
+	transport := http.DefaultTransport.(*http.Transport).Clone() //nolint:forcetypeassert,errcheck // nobody replaces it
+	transport.MaxIdleConnsPerHost = manyClients
+	return &http.Client{Transport: transport}
 }
 
 func (r *run) startReceiver(ctx context.Context) error {
