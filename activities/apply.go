@@ -62,6 +62,8 @@ func refused(err error) (sentence string, ok bool) {
 	switch {
 	case errors.Is(err, store.ErrUntilPast):
 		return store.ErrUntilPast.Error(), true
+	case errors.Is(err, store.ErrPulls):
+		return store.ErrPulls.Error(), true
 	case errors.Is(err, store.ErrSeekFuture):
 		return store.ErrSeekFuture.Error(), true
 	case errors.As(err, &unclear):

@@ -229,6 +229,9 @@ func describe(row *store.Run) contract.DeliverResult {
 		result.Outcome, result.State = contract.OutcomePaused, contract.StatePaused
 		result.RemainingMillis = ceilMillis(row.PauseRemaining())
 		result.Summary = "paused"
+	case row.Pull:
+		// Nothing to do until a control makes it one to deliver again.
+		result.Outcome, result.State = contract.OutcomePaused, contract.StatePull
 	case row.Remaining() > 0:
 		result.Outcome, result.State = contract.OutcomeBackoff, contract.StateRetrying
 		result.RemainingMillis = ceilMillis(row.Remaining())

@@ -94,6 +94,7 @@ func (s *Server) control(c *gin.Context, id string, request store.ControlRequest
 		return err
 	}
 	s.wakes.wake(id)
+	s.pulls.change(id)
 	if !s.inForce(ctx, id, result) {
 		c.Header("Location", "/v1/subscribers/"+id+"/status")
 		return writeJSON(c, http.StatusAccepted, map[string]int64{"version": result.Version})

@@ -24,7 +24,7 @@ func problemOf(err error) *Problem {
 	if errors.As(err, &problem) {
 		return problem
 	}
-	for _, known := range []func(error) *Problem{bodyProblem, odataProblem, logProblem, moveProblem, storeProblem} {
+	for _, known := range []func(error) *Problem{bodyProblem, odataProblem, logProblem, moveProblem, pullProblem, storeProblem} {
 		if p := known(err); p != nil {
 			p.cause = err
 			return p

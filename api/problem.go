@@ -34,6 +34,10 @@ const (
 	CodeReplayEmpty         Code = "replay-empty"
 	CodeReplayFinished      Code = "replay-finished"
 	CodeTooManyReplays      Code = "too-many-replays"
+	CodeWrongMode           Code = "wrong-mode"
+	CodeHeldBack            Code = "held-back"
+	CodeLeaseOver           Code = "lease-over"
+	CodeNotHandedOut        Code = "not-handed-out"
 	CodeVersionMismatch     Code = "version-mismatch"
 	CodeTooLarge            Code = "too-large"
 	CodeUnsupportedMedia    Code = "unsupported-media-type"
@@ -74,6 +78,10 @@ var kinds = map[Code]struct {
 	CodeReplayEmpty:         {http.StatusUnprocessableEntity, "There is nothing to send again"},
 	CodeReplayFinished:      {http.StatusConflict, "The replay is finished"},
 	CodeTooManyReplays:      {http.StatusConflict, "Too many replays are open"},
+	CodeWrongMode:           {http.StatusConflict, "The subscriber's mode does not allow this"},
+	CodeHeldBack:            {http.StatusConflict, "The subscriber is paused, halted or disabled"},
+	CodeLeaseOver:           {http.StatusConflict, "The lease is over"},
+	CodeNotHandedOut:        {http.StatusConflict, "The event is not handed out"},
 	CodeVersionMismatch:     {http.StatusPreconditionFailed, "The configuration has changed"},
 	CodeTooLarge:            {http.StatusRequestEntityTooLarge, "The request is too large"},
 	CodeUnsupportedMedia:    {http.StatusUnsupportedMediaType, "The body's type is not supported"},

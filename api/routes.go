@@ -84,6 +84,8 @@ func (s *Server) subscriberRoutes(add, plain register) {
 	control(http.MethodPatch, "/v1/subscribers/:id", adminOnly, s.patchSubscriber)
 	control(http.MethodDelete, "/v1/subscribers/:id", adminOnly, s.deleteSubscriber)
 	plain(http.MethodGet, "/v1/subscribers/:id/status", ownSubscriber, s.ofSubscriber(s.getStatus))
+	add(http.MethodGet, "/v1/subscribers/:id/events", ownSubscriber, s.ofSubscriber(s.pullEvents))
+	plain(http.MethodPost, "/v1/subscribers/:id/commit", ownSubscriber, s.ofSubscriber(s.commitEvents))
 	plain(http.MethodGet, "/v1/subscribers/:id/attempts", ownSubscriber, s.ofSubscriber(s.listAttempts))
 	control(http.MethodPost, "/v1/subscribers/:id/pause", ownSubscriber, s.pause)
 	control(http.MethodPost, "/v1/subscribers/:id/resume", ownSubscriber, s.resume)

@@ -161,6 +161,7 @@ type Server struct {
 	document    *document
 	client      *delivery.Client
 	polling     atomic.Int64 // long polls that wait
+	pulls       pullWatch
 	// pages are the tokens of OData's next links.
 	pages         func() (*odata.Tokens, error)
 	entityQueries *semaphore.Weighted

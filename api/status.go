@@ -11,6 +11,7 @@ import (
 
 	"postroad/contract"
 	"postroad/delivery"
+	"postroad/event"
 	"postroad/store"
 )
 
@@ -141,6 +142,9 @@ func (s *Server) testSubscriber(c *gin.Context, id string) error {
 	loaded, err := s.config.Store.Load(c.Request.Context(), id)
 	if err != nil {
 		return err
+	}
+	if loaded.Subscriber.Mode == event.ModePull {
+		return store.ErrPulls
 	}
 	target, err := s.client.NewTarget(delivery.TargetConfig{
 		Subscriber: loaded.Subscriber, Secrets: loaded.Secrets, FeedEpoch: loaded.FeedEpoch, Now: loaded.Now,

@@ -63,23 +63,28 @@ type prepared struct {
 }
 
 // prepare checks a subscriber as it was sent, fills in the defaults and
-// divides off the secrets; stored are those it may keep.
-func (s *Server) prepare(sub event.Subscriber, stored event.Secrets) (prepared, error) {
+// divides off the secrets; had are those it may keep, was is what may rest as it
+// is in a mode that makes no use of it.
+func (s *Server) prepare(sub, was event.Subscriber, had event.Secrets) (prepared, error) {
 	sub = sub.Defaulted()
-	faults := dropForeignCredentials(&sub)
+	faults := sub.Resting(was)
+	if sub.Mode == event.ModePull && sub.Signing == (event.Signing{}) {
+		had.Signing = nil // else there was a secret of no scheme
+	}
+	faults = append(faults, dropForeignCredentials(&sub)...)
 	faults = append(faults, sub.Validate(s.config.AllowHTTPEndpoints || s.config.AllowLoopback)...)
-	if !named(faults, "/endpoint/url") {
+	if sub.Mode == event.ModePush && !named(faults, "/endpoint/url") {
 		if blocked := (*delivery.BlockedError)(nil); errors.As(s.client.Guard().CheckEndpoint(sub.Endpoint.URL), &blocked) {
 			faults.Add("/endpoint/url", blocked.Reason)
 		}
 	}
-	public, secrets, missing := sub.SplitSecrets(stored)
+	public, secrets, missing := sub.SplitSecrets(had)
 	faults = append(faults, missing...)
 	if err := faults.Err(); err != nil {
 		return prepared{}, err
 	}
 	p := prepared{subscriber: public, secrets: secrets}
-	if sub.Signing.Scheme != event.SigningNone && len(secrets.Signing) == 0 {
+	if sub.Mode == event.ModePush && sub.Signing.Scheme != event.SigningNone && len(secrets.Signing) == 0 {
 		p.generated = newSigningSecret()
 		p.secrets.Signing = []event.SigningSecret{{Secret: p.generated}}
 		p.subscriber = public.Redacted(p.secrets)

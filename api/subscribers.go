@@ -93,7 +93,7 @@ func (s *Server) createSubscriber(c *gin.Context) error {
 
 // create stores a new subscriber and shows its signing secret, this once.
 func (s *Server) create(c *gin.Context, sub event.Subscriber) error {
-	p, err := s.prepare(sub, event.Secrets{})
+	p, err := s.prepare(sub, event.Subscriber{}, event.Secrets{})
 	if err != nil {
 		return err
 	}
@@ -105,7 +105,7 @@ func (s *Server) create(c *gin.Context, sub event.Subscriber) error {
 	if err != nil {
 		return err
 	}
-	if !parked {
+	if !parked && record.Subscriber.Mode == event.ModePush {
 		s.wakes.wake(record.Subscriber.ID)
 	}
 	c.Header("Location", "/v1/subscribers/"+record.Subscriber.ID)
@@ -235,7 +235,7 @@ func (s *Server) change(c *gin.Context, id string, match *int64, next func(event
 		if err := immutable(loaded.Subscriber, sub.Defaulted()); err != nil {
 			return err
 		}
-		p, err := s.prepare(sub, loaded.Secrets)
+		p, err := s.prepare(sub, loaded.Subscriber, loaded.Secrets)
 		if err != nil {
 			return err
 		}
@@ -247,6 +247,7 @@ func (s *Server) change(c *gin.Context, id string, match *int64, next func(event
 			return err
 		}
 		s.wakes.wake(id)
+		s.pulls.change(id)
 		status := http.StatusOK
 		if !s.inForce(ctx, id, control) {
 			status = http.StatusAccepted // stored, and in force with the next request

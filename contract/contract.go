@@ -138,7 +138,8 @@ const (
 	OutcomeMore Outcome = "more"
 	// OutcomeBackoff: nothing may be sent for RemainingMillis.
 	OutcomeBackoff Outcome = "backoff"
-	// OutcomePaused: paused, for RemainingMillis or, if 0, until resumed.
+	// OutcomePaused: paused, for RemainingMillis or, if 0, until resumed; also where
+	// the consumer fetches, until it is to be sent again.
 	OutcomePaused Outcome = "paused"
 	// OutcomeHalted: halted or disabled until a person resumes it.
 	OutcomeHalted Outcome = "halted"
@@ -162,6 +163,7 @@ const (
 	StatePaused   = "paused"
 	StateHalted   = "halted"
 	StateDisabled = "disabled"
+	StatePull     = "pull" // the consumer fetches
 )
 
 // DeliverResult is what Deliver returns.

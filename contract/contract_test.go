@@ -123,12 +123,12 @@ func TestNames(t *testing.T) {
 		contract.AttributeFeed, contract.AttributeState,
 		string(contract.OutcomeMore), string(contract.OutcomeBackoff), string(contract.OutcomePaused), string(contract.OutcomeHalted),
 		string(contract.OutcomeParked), string(contract.OutcomeGone), string(contract.OutcomeFenced), string(contract.OutcomeInterrupted),
-		contract.StateRunning, contract.StateWaiting, contract.StateRetrying, contract.StatePaused, contract.StateHalted, contract.StateDisabled,
+		contract.StateRunning, contract.StateWaiting, contract.StateRetrying, contract.StatePaused, contract.StateHalted, contract.StateDisabled, contract.StatePull,
 		contract.ControlPause, contract.ControlResume, contract.ControlConfigure, contract.ControlDelete, contract.ControlSeek, contract.ControlReplay,
 		contract.SeekBeginning, contract.SeekNow,
 	}, " ")
 	const want = "postroad postroad postroad-control Subscriber Deliver Apply pause resume wake stop seek replay PostroadFeed PostroadState " +
-		"more backoff paused halted parked gone fenced interrupted running waiting retrying paused halted disabled " +
+		"more backoff paused halted parked gone fenced interrupted running waiting retrying paused halted disabled pull " +
 		"pause resume configure delete seek replay beginning now"
 	if got != want {
 		t.Errorf("names\n%s, want\n%s", got, want)

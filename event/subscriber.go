@@ -42,6 +42,12 @@ const (
 	OnExhaustedSkip = "skip" // it becomes a dead letter; all others go on
 )
 
+// Modes of a subscriber.
+const (
+	ModePush = "push" // its endpoint is sent what it is owed
+	ModePull = "pull" // the consumer fetches it, and commits it
+)
+
 // CompactCatchUp leaves out, while the subscriber is far behind, the events that
 // a newer one of the same key follows.
 const CompactCatchUp = "catchUp"
@@ -54,6 +60,8 @@ const (
 	EventAttemptsDefault = 5
 	GiveUpAfterDefault   = 7 * Day
 	MaxRetryAfterDefault = Day
+	LeaseDurationDefault = Duration(30 * time.Second)
+	PullLeasesDefault    = 1
 )
 
 // ScheduleDefault returns the retry schedule of a subscriber that names none.
@@ -69,35 +77,40 @@ type Subscriber struct {
 	ID string `json:"id"`
 	// Feed is the feed's name; it cannot be changed later.
 	Feed string `json:"feed"`
+	// Mode is ModePush or ModePull. What only the other mode makes use of rests
+	// meanwhile: see Resting.
+	Mode string `json:"mode"`
+	// Pull says how a subscriber of ModePull is served.
+	Pull *Pull `json:"pull,omitempty"`
 	// Endpoint is where the events go.
-	Endpoint Endpoint `json:"endpoint"`
+	Endpoint Endpoint `json:"endpoint,omitzero"`
 	// Auth is the credential sent with every request.
-	Auth Auth `json:"auth"`
+	Auth Auth `json:"auth,omitzero"`
 	// Signing says how requests are signed.
-	Signing Signing `json:"signing"`
+	Signing Signing `json:"signing,omitzero"`
 	// Label is sent in the label header (RCP-28 EntityEventSource), up to 255
 	// characters; empty: no label header.
 	Label string `json:"label,omitempty"`
 	// LabelHeader is EntityEventSource, ConsumerLabel or both.
-	LabelHeader string `json:"labelHeader"`
+	LabelHeader string `json:"labelHeader,omitzero"`
 	// Format is the body's format: reso or raw.
-	Format string `json:"format"`
+	Format string `json:"format,omitzero"`
 	// BatchSize is the most events in one request, 1-1,000, or Auto.
-	BatchSize Count `json:"batchSize"`
+	BatchSize Count `json:"batchSize,omitzero"`
 	// BatchBytes bounds a request's body, up to 8 MiB; one event always fits.
-	BatchBytes int `json:"batchBytes"`
+	BatchBytes int `json:"batchBytes,omitzero"`
 	// Lanes is the most requests in flight, 1-64, or Auto. Events of one key are
 	// never in two of them. Lanes x BatchSize is at most InFlightEventsMax.
-	Lanes Count `json:"lanes"`
+	Lanes Count `json:"lanes,omitzero"`
 	// Start is the first event owed; it cannot be changed later.
 	Start Start `json:"start"`
 	// Filter selects the events owed.
 	Filter Filter `json:"filter"`
 	// Retry says how failures are met.
-	Retry Retry `json:"retry"`
+	Retry Retry `json:"retry,omitzero"`
 	// OnExhausted says what happens to an event whose attempts are used up: halt,
 	// hold or skip.
-	OnExhausted string `json:"onExhausted"`
+	OnExhausted string `json:"onExhausted,omitzero"`
 	// Compact is CompactCatchUp, or empty: every event is sent.
 	Compact string `json:"compact,omitempty"`
 	// Alert says when people are to be told that the subscriber is behind; nil:
@@ -226,9 +239,15 @@ type Secrets struct {
 	Signing []SigningSecret `json:"signing,omitempty"`
 }
 
-// Defaulted returns a copy with every absent member at its default.
+// Defaulted returns a copy with every absent member that its mode makes use of at
+// its default.
 func (s Subscriber) Defaulted() Subscriber {
 	setDefault(&s.Feed, "default")
+	setDefault(&s.Mode, ModePush)
+	setDefault(&s.Start.Where, "now")
+	if s.Mode == ModePull {
+		return s.pullDefaulted()
+	}
 	setDefault(&s.Endpoint.Timeout, TimeoutDefault)
 	setDefault(&s.Auth.Type, AuthNone)
 	setDefault(&s.Signing.Scheme, SigningStandard)
@@ -237,7 +256,6 @@ func (s Subscriber) Defaulted() Subscriber {
 	setDefault(&s.BatchSize, BatchSizeDefault)
 	setDefault(&s.BatchBytes, BatchBytesDefault)
 	setDefault(&s.Lanes, 1)
-	setDefault(&s.Start.Where, "now")
 	if s.Retry.Schedule == nil {
 		s.Retry.Schedule = ScheduleDefault()
 	}

@@ -34,6 +34,9 @@ const (
 	GiveUpAfterMax           = 365 * Day
 	MaxRetryAfterMax         = 30 * Day
 	AlertLagSecondsMax       = 30 * 24 * 60 * 60
+	LeaseDurationMin         = Duration(time.Second)
+	LeaseDurationMax         = 10 * Duration(time.Minute)
+	PullLeasesMax            = 16
 	signingSecretBytesMin    = 24
 	signingSecretBytesMax    = 64
 )
@@ -72,8 +75,8 @@ func ValidFeedName(name string) bool {
 	return name == SystemFeed || feedNamePattern.MatchString(name)
 }
 
-// Validate checks every member of a defaulted subscriber, secrets included.
-// allowHTTP admits endpoints without TLS.
+// Validate checks every member of a defaulted subscriber, secrets included, that
+// its mode makes use of. allowHTTP admits endpoints without TLS.
 func (s Subscriber) Validate(allowHTTP bool) FieldErrors {
 	var e FieldErrors
 	if !ValidSubscriberID(s.ID) {
@@ -82,29 +85,41 @@ func (s Subscriber) Validate(allowHTTP bool) FieldErrors {
 	if !ValidFeedName(s.Feed) {
 		e.Add("/feed", "must be 1-63 lower-case letters, digits or -, and start with a letter or digit")
 	}
-	s.Endpoint.validate(&e, allowHTTP)
-	s.Auth.validate(&e)
-	if s.Auth.Type == AuthHeader && s.Endpoint.names(s.Auth.Name) {
-		e.Add("/auth/name", "is also the name of one of endpoint.headers")
+	switch s.Mode {
+	case ModePush:
+		s.validatePush(&e, allowHTTP)
+	case ModePull:
+		s.Pull.validate(&e)
+	default:
+		checkOneOf(&e, "/mode", s.Mode, ModePush, ModePull)
 	}
-	s.Signing.validate(&e)
-	checkText(&e, "/label", s.Label, LabelCharactersMax)
-	checkHeaderValue(&e, "/label", s.Label)
-	checkOneOf(&e, "/labelHeader", s.LabelHeader, LabelEntityEventSource, LabelConsumerLabel, LabelBoth)
-	checkOneOf(&e, "/format", s.Format, FormatRESO, FormatRaw)
-	s.validateFlight(&e)
 	if s.Start.Where == "sequence" && s.Start.Sequence < 0 {
 		e.Add("/start/sequence", "must be 0 or more")
 	}
 	checkPatterns(&e, "/filter/resourceNames", s.Filter.ResourceNames)
 	checkPatterns(&e, "/filter/eventTypes", s.Filter.EventTypes)
-	s.Retry.validate(&e)
 	s.validateAlert(&e)
-	checkOneOf(&e, "/onExhausted", s.OnExhausted, OnExhaustedHalt, OnExhaustedHold, OnExhaustedSkip)
-	checkOneOf(&e, "/compact", s.Compact, "", CompactCatchUp)
 	checkText(&e, "/owner", s.Owner, NameCharactersMax)
 	checkText(&e, "/description", s.Description, DescriptionCharactersMax)
 	return e
+}
+
+// validatePush checks how events are sent.
+func (s Subscriber) validatePush(e *FieldErrors, allowHTTP bool) {
+	s.Endpoint.validate(e, allowHTTP)
+	s.Auth.validate(e)
+	if s.Auth.Type == AuthHeader && s.Endpoint.names(s.Auth.Name) {
+		e.Add("/auth/name", "is also the name of one of endpoint.headers")
+	}
+	s.Signing.validate(e)
+	checkText(e, "/label", s.Label, LabelCharactersMax)
+	checkHeaderValue(e, "/label", s.Label)
+	checkOneOf(e, "/labelHeader", s.LabelHeader, LabelEntityEventSource, LabelConsumerLabel, LabelBoth)
+	checkOneOf(e, "/format", s.Format, FormatRESO, FormatRaw)
+	s.validateFlight(e)
+	s.Retry.validate(e)
+	checkOneOf(e, "/onExhausted", s.OnExhausted, OnExhaustedHalt, OnExhaustedHold, OnExhaustedSkip)
+	checkOneOf(e, "/compact", s.Compact, "", CompactCatchUp)
 }
 
 // validateFlight checks what bounds the requests in flight. What is Auto is kept

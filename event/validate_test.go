@@ -248,7 +248,7 @@ func TestValidateAllowHTTP(t *testing.T) {
 // TestValidateAll: everything wrong is said at once, in a fixed order.
 func TestValidateAll(t *testing.T) {
 	t.Parallel()
-	s := event.Subscriber{Endpoint: event.Endpoint{Headers: map[string]string{"Host": "", "Connection": "", "Te": "", "Expect": ""}}}
+	s := event.Subscriber{Mode: event.ModePush, Endpoint: event.Endpoint{Headers: map[string]string{"Host": "", "Connection": "", "Te": "", "Expect": ""}}}
 	want := []string{
 		"/id", "/feed", "/endpoint/url", "/endpoint/timeout", "/endpoint/headers/Connection", "/endpoint/headers/Expect",
 		"/endpoint/headers/Host", "/endpoint/headers/Te", "/auth/type", "/signing/scheme", "/labelHeader", "/format", "/batchSize",
@@ -333,7 +333,7 @@ func TestDefaulted(t *testing.T) {
 	t.Parallel()
 	got := event.Subscriber{}.Defaulted()
 	want := event.Subscriber{
-		Feed: "default", Endpoint: event.Endpoint{Timeout: event.Duration(15 * time.Second)}, Auth: event.Auth{Type: "none"},
+		Feed: "default", Mode: "push", Endpoint: event.Endpoint{Timeout: event.Duration(15 * time.Second)}, Auth: event.Auth{Type: "none"},
 		Signing: event.Signing{Scheme: "standard"}, LabelHeader: "EntityEventSource", Format: "reso", BatchSize: 1, BatchBytes: 1 << 20,
 		Lanes: 1, Start: event.Start{Where: "now"}, OnExhausted: "halt",
 		Retry: event.Retry{GiveUpAfter: 7 * event.Day, EventAttempts: 5, MaxRetryAfter: event.Day},

@@ -145,9 +145,9 @@ WITH input AS (
         learned_batch = c.learned_batch, learned_lanes = c.learned_lanes,
         applied_version = CASE WHEN c.park OR c.release THEN r.desired_version
                                ELSE greatest(r.applied_version, least(c.applied, r.desired_version)) END,
-        lease = CASE WHEN c.release THEN NULL ELSE r.lease END,
-        parked = c.park,
-        wake_at = CASE WHEN c.park AND c.wake_us > 0 THEN clock_timestamp() + c.wake_us * interval '1 microsecond' END,
+        lease = CASE WHEN c.release OR c.park AND r.pull THEN NULL ELSE r.lease END,
+        parked = c.park AND NOT r.pull,
+        wake_at = CASE WHEN c.park AND NOT r.pull AND c.wake_us > 0 THEN clock_timestamp() + c.wake_us * interval '1 microsecond' END,
         generation = CASE WHEN c.park THEN nextval('park_generations') ELSE r.generation END,
         trouble = CASE WHEN l.turn = 'recovered' THEN NULL ELSE coalesce(l.turn, r.trouble) END,
         checked_at = clock_timestamp(), checkpoint = c.number

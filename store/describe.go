@@ -41,6 +41,8 @@ func describe(r *Run, lag int64, exact bool) (state, reason string) {
 		return StateHalted, "halted: " + *r.HaltedReason
 	case r.PausedNow():
 		return StatePaused, pausedReason(r)
+	case r.Pull:
+		return pullState(r, lag, exact)
 	case r.Remaining() > 0 && text(r.WaitClass) == WaitAsked:
 		return StateWaiting, fmt.Sprintf("%s; resumes %s", waitReason(r), clock(*r.NotBefore, r.Now))
 	case r.Remaining() > 0:
@@ -54,6 +56,20 @@ func describe(r *Run, lag int64, exact bool) (state, reason string) {
 		return StateActive, activeReason(lag, exact)
 	}
 	return StateIdle, fmt.Sprintf("caught up; waiting for the event after %d", r.Cursor)
+}
+
+// pullState is the state of a subscriber whose consumer fetches.
+func pullState(r *Run, lag int64, exact bool) (state, reason string) {
+	const mode = "the consumer fetches its events"
+	switch {
+	case r.InFlight == 0 && lag <= 0:
+		return StateIdle, fmt.Sprintf("caught up; %s; waiting for the event after %d", mode, r.Cursor)
+	case !exact:
+		return StateActive, mode
+	case lag == 1:
+		return StateActive, mode + "; 1 event is not committed"
+	}
+	return StateActive, fmt.Sprintf("%s; %d events are not committed", mode, lag)
 }
 
 // firstDue is how long the first of the refused events has to wait; 0: one is due,

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
 
@@ -24,6 +25,15 @@ var (
 	// ErrVersionMismatch: the configuration is not at the version the caller
 	// named.
 	ErrVersionMismatch = errors.New("the configuration has changed since the version named")
+	// ErrPulls: the subscriber's consumer fetches its events, so that there are no
+	// requests to make.
+	ErrPulls = errors.New("the consumer of this subscriber fetches its events: nothing is sent to it")
+	// ErrPushes: the subscriber is sent its events.
+	ErrPushes = errors.New("this subscriber is sent its events: there is nothing to fetch")
+	// ErrLeaseWanted: several leases may be out, so that a commit has to name one.
+	ErrLeaseWanted = errors.New("a subscriber of several leases needs to be told which one is committed")
+	// ErrLeaseOver: the lease is over, and what was left of it went to others.
+	ErrLeaseOver = errors.New("the lease is over: what was not committed of it is handed out again")
 	// ErrFeedNotFound: there is no such feed.
 	ErrFeedNotFound = errors.New("no such feed")
 	// ErrNoSealer: the call needs the master key and this process has none.
@@ -77,6 +87,43 @@ type SeekBelowFloorError struct {
 // Error implements error.
 func (e *SeekBelowFloorError) Error() string {
 	return fmt.Sprintf("events up to %d are no longer kept: the first sequence to come cannot be below %d", e.FirstSequence-1, e.FirstSequence)
+}
+
+// HeldBackError refuses to hand out what a hold keeps back.
+type HeldBackError struct {
+	// State is StateDisabled, StateHalted or StatePaused, Reason a sentence.
+	State, Reason string
+	// For is how long it lasts yet; 0: until it is resumed.
+	For time.Duration
+}
+
+// Error implements error.
+func (e *HeldBackError) Error() string { return "nothing is handed out: " + e.Reason }
+
+// NotHandedOutError refuses to commit what is not under a lease.
+type NotHandedOutError struct {
+	// Sequence is what was asked for. First and Last are the lease's events; 0:
+	// nothing is handed out.
+	Sequence, First, Last int64
+}
+
+// Error implements error.
+func (e *NotHandedOutError) Error() string {
+	if e.Last == 0 {
+		return fmt.Sprintf("event %d is not handed out: nothing is", e.Sequence)
+	}
+	return fmt.Sprintf("event %d is not handed out: the lease has events %d to %d", e.Sequence, e.First, e.Last)
+}
+
+// ReplayOpenError refuses mode pull while a replay is open.
+type ReplayOpenError struct {
+	// ID is the first such replay.
+	ID int64
+}
+
+// Error implements error.
+func (e *ReplayOpenError) Error() string {
+	return fmt.Sprintf("replay %d is open: cancel it, or wait until it is done", e.ID)
 }
 
 // NotHaltedAtError refuses to skip an event at which the subscriber is not

@@ -114,6 +114,9 @@ func (p *explained) waiting(d *Delivery) {
 	d.State = DeliveryWaiting
 	d.SubscriberState, d.SubscriberReason = describe(&p.run.Run, max(0, p.run.head-p.run.Cursor), false)
 	d.Reason = "not sent yet"
+	if p.run.Pull {
+		d.Reason = "not committed yet by the consumer, which fetches its events"
+	}
 	if d.LastAnswer != nil {
 		d.Reason = fmt.Sprintf("not accepted in %s so far, last %s", times(d.Attempts, d.MoreAttempts), answered(d.LastAnswer.Status, d.LastAnswer.Error))
 	}
@@ -134,6 +137,9 @@ func (p *explained) passed(d *Delivery) {
 		d.State = DeliverySettled
 		d.Reason = fmt.Sprintf("dealt with; no 2xx for it is on record, last %s: the consumer took it with Postroad-Accepted-Through, "+
 			"a person dismissed it, or the record of its delivery is gone", answered(d.LastAnswer.Status, d.LastAnswer.Error))
+	case p.run.Pull:
+		d.State = DeliverySettled
+		d.Reason = "dealt with: committed by the consumer, which fetches its events, or accepted while it was sent them"
 	default:
 		d.State = DeliverySettled
 		d.Reason = "dealt with; no request that delivered it is on record, not yet or no longer"

@@ -120,7 +120,9 @@ func (x *explanation) runs(ctx context.Context, condition string, args ...any) (
 		if err := json.Unmarshal(config, &sub); err != nil {
 			return r, fmt.Errorf("decode configuration: %w", err)
 		}
-		r.filter, r.compact = sub.Filter, sub.Compact
+		if r.filter = sub.Filter; !r.Pull {
+			r.compact = sub.Compact
+		}
 		return r, nil
 	})
 	if err != nil {

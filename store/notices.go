@@ -32,7 +32,7 @@ const resourceSubscriber = "Subscriber"
 // noticeRun is what describe needs of the row of alias r, under the names of
 // Run's fields.
 const noticeRun = `json_build_object('ID', r.id, 'Disabled', r.disabled, 'HaltedReason', r.halted_reason,
-	'Paused', r.paused, 'PausedUntil', r.paused_until, 'PauseReason', r.pause_reason, 'Parked', r.parked, 'Cursor', r.cursor,
+	'Paused', r.paused, 'PausedUntil', r.paused_until, 'PauseReason', r.pause_reason, 'Parked', r.parked, 'Pull', r.pull, 'Cursor', r.cursor,
 	'NotBefore', r.not_before, 'WaitReason', r.wait_reason, 'WaitClass', r.wait_class, 'FailingSince', r.failing_since,
 	'Settled', r.settled, 'Failures', r.failures, 'EventAttempt', r.event_attempt, 'InFlight', r.in_flight, 'LastError', r.last_error)`
 

@@ -47,6 +47,7 @@ func stateOf(behind string) string {
 			WHEN disabled THEN 'disabled'
 			WHEN halted_reason IS NOT NULL THEN 'halted'
 			WHEN paused AND (paused_until IS NULL OR paused_until > clock_timestamp()) THEN 'paused'
+			WHEN pull THEN CASE WHEN ` + behind + ` THEN 'active' ELSE 'idle' END
 			WHEN not_before > clock_timestamp() AND wait_class = 'asked' THEN 'waiting'
 			WHEN not_before > clock_timestamp() OR failing_since IS NOT NULL OR failures > 0 OR event_attempt > 0 THEN 'retrying'
 			WHEN in_flight > 0 THEN 'active'

@@ -128,7 +128,8 @@ func (s *Store) MoveParkedCursors(ctx context.Context, moves []CursorMove) (int6
 }
 
 // SweepRows returns subscribers that nobody has looked at for that long, though
-// they should be delivering or have a control that is not in force: whoever held
+// they should be delivering, have a control that is not in force, or are fetched
+// from and held all the same: whoever held
 // them died, and their workflow may have been lost with it. Of the parked ones only
 // those are among them that should have been woken by now, or have to be moved. At
 // most limit, the longest neglected first.
@@ -137,7 +138,7 @@ func (s *Store) SweepRows(ctx context.Context, unchecked time.Duration, limit in
 		SELECT id FROM runs
 		 WHERE NOT deleted AND checked_at < clock_timestamp() - $1::interval
 		   AND CASE WHEN parked THEN moves > 0 OR `+runnable+` AND coalesce(wake_at < clock_timestamp() - $1::interval, false)
-		       ELSE desired_version > applied_version OR moves > 0
+		       ELSE desired_version > applied_version OR moves > 0 OR pull AND lease IS NOT NULL
 		        OR `+runnable+`
 		           AND (not_before IS NULL OR not_before < clock_timestamp() - $1::interval)
 		           AND (paused_until IS NULL OR paused_until < clock_timestamp() - $1::interval) END

@@ -21,7 +21,7 @@ var errFloorRose = errors.New("the floor rose")
 // is looked at once more under the locks. What lies between the floor and the
 // head never changes, but by compaction, so that the count is exact.
 //
-// Errors: ErrNotFound, *ReplayRefusedError, ErrReplayNotFound for the repeat of a
+// Errors: ErrNotFound, ErrPulls, *ReplayRefusedError, ErrReplayNotFound for the repeat of a
 // request whose replay is no longer kept, and Count's.
 func (s *Store) CreateReplay(ctx context.Context, r ReplayRequest) (Replay, ControlResult, error) {
 	replay, result, err := s.createReplay(ctx, r)
@@ -111,6 +111,9 @@ func (s *Store) storeReplay(ctx context.Context, src source, p Replay, r ReplayR
 		repeat, repeated, found, err := repeatedReplay(ctx, tx, r)
 		if err != nil || found {
 			p, result = repeat, repeated
+			return err
+		}
+		if err := mustPush(ctx, tx, r.Subscriber); err != nil {
 			return err
 		}
 		if p.After < floor && !r.Missed {

@@ -34,6 +34,7 @@ type Run struct {
 	HaltedReason *string // set: halted
 	Disabled     bool
 	Deleted      bool // a tombstone
+	Pull         bool // its consumer fetches: nobody delivers, and the row is never parked
 
 	DesiredVersion int64 // the last control accepted
 	AppliedVersion int64 // the last control in force
@@ -99,7 +100,7 @@ type Run struct {
 
 // runColumns are the columns that scanRun reads, in its order. A query that
 // joins more tables selects them from a subquery over runs.
-const runColumns = `id, feed_id, paused, paused_until, pause_reason, halted_reason, disabled, deleted,
+const runColumns = `id, feed_id, paused, paused_until, pause_reason, halted_reason, disabled, deleted, pull,
 	desired_version, applied_version, lease, parked, generation, cursor, settled, previous_sequence,
 	not_before, wait_reason, wait_class, failing_since, failures, asked, event_attempt,
 	range_first, range_last, range_attempt, probe, batch_limit,
@@ -110,7 +111,7 @@ const runColumns = `id, feed_id, paused, paused_until, pause_reason, halted_reas
 // scanTargets are where runColumns go, in their order.
 func (r *Run) scanTargets() []any {
 	return []any{
-		&r.ID, &r.FeedID, &r.Paused, &r.PausedUntil, &r.PauseReason, &r.HaltedReason, &r.Disabled, &r.Deleted,
+		&r.ID, &r.FeedID, &r.Paused, &r.PausedUntil, &r.PauseReason, &r.HaltedReason, &r.Disabled, &r.Deleted, &r.Pull,
 		&r.DesiredVersion, &r.AppliedVersion, &r.Lease, &r.Parked, &r.Generation, &r.Cursor, &r.Settled, &r.PreviousSequence,
 		&r.NotBefore, &r.WaitReason, &r.WaitClass, &r.FailingSince, &r.Failures, &r.Asked, &r.EventAttempt,
 		&r.RangeFirst, &r.RangeLast, &r.RangeAttempt, &r.Probe, &r.BatchLimit,
@@ -148,10 +149,10 @@ func readRun(ctx context.Context, q querier, id string) (Run, error) {
 	return run, nil
 }
 
-// Runnable reports whether the subscriber may send: nobody holds it back and no
-// wait is in force.
+// Runnable reports whether the subscriber may send: nobody holds it back, it is
+// not fetched from, and no wait is in force.
 func (r *Run) Runnable() bool {
-	return !r.Deleted && !r.Disabled && r.HaltedReason == nil && !r.PausedNow() && r.Remaining() == 0
+	return !r.Deleted && !r.Pull && !r.Disabled && r.HaltedReason == nil && !r.PausedNow() && r.Remaining() == 0
 }
 
 // PausedNow reports whether a pause is in force: one whose end has come is not.

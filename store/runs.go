@@ -10,9 +10,9 @@ import (
 )
 
 // runnable is the condition under which a subscriber may send: nobody holds it
-// back and no wait is in force. It is written over the columns of runs, and
+// back, it is not fetched from, and no wait is in force. It is written over the columns of runs, and
 // never NULL, so that it can be negated.
-const runnable = `NOT deleted AND NOT disabled AND halted_reason IS NULL
+const runnable = `NOT deleted AND NOT disabled AND NOT pull AND halted_reason IS NULL
 	AND (NOT paused OR coalesce(paused_until <= clock_timestamp(), false))
 	AND (not_before IS NULL OR not_before <= clock_timestamp())`
 

@@ -115,6 +115,9 @@ func seek(ctx context.Context, tx pgx.Tx, subscriber string, to int64) error {
 	if err != nil {
 		return fmt.Errorf("move position: %w", err)
 	}
+	if err := dropLeases(ctx, tx, subscriber); err != nil {
+		return err
+	}
 	if to <= run.Cursor {
 		if err := dropAsideAbove(ctx, tx, subscriber, to); err != nil {
 			return err

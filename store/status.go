@@ -32,7 +32,8 @@ type Status struct {
 	Attempt         int        `json:"attempt"`
 	LastError       string     `json:"lastError,omitempty"`
 	LastDeliveredAt *time.Time `json:"lastDeliveredAt,omitempty"`
-	// InFlight is how many events were in flight at the last checkpoint.
+	// InFlight is how many events were in flight at the last checkpoint, or are under
+	// a lease.
 	InFlight int `json:"inFlight"`
 	// HeldKeys is how many keys are set aside, DeadLetters how many events were
 	// given up.
@@ -41,8 +42,10 @@ type Status struct {
 	// Replay is the first one that is not finished.
 	Replay *StatusReplay `json:"replay,omitempty"`
 	// Learned is there where something was learned about the consumer.
-	Learned     *StatusLearned `json:"learned,omitempty"`
-	PausedUntil *time.Time     `json:"pausedUntil,omitempty"`
+	Learned *StatusLearned `json:"learned,omitempty"`
+	// Pull is there where the consumer fetches.
+	Pull        *StatusPull `json:"pull,omitempty"`
+	PausedUntil *time.Time  `json:"pausedUntil,omitempty"`
 	// DesiredVersion numbers the last control accepted, AppliedVersion the last
 	// one in force.
 	DesiredVersion int64 `json:"desiredVersion"`
@@ -67,6 +70,16 @@ type StatusReplay struct {
 type StatusLearned struct {
 	BatchSize int `json:"batchSize,omitempty"`
 	Lanes     int `json:"lanes,omitempty"`
+}
+
+// StatusPull is what is in the hands of a consumer that fetches.
+type StatusPull struct {
+	// Leases is how many are out, Events how many events they have that are not
+	// committed.
+	Leases int `json:"leases"`
+	Events int `json:"events"`
+	// NextOverAt is when the first of them is over.
+	NextOverAt *time.Time `json:"nextOverAt,omitempty"`
 }
 
 // StatusRetention is what removal at a feed's hard age means for a subscriber.
@@ -97,7 +110,7 @@ func statusQuery(condition string) string {
 	return `SELECT r.*, f.name, ` + feedHead + `, o.recorded_at, w.recorded_at + f.retention_hard_age_ms * interval '1 millisecond',
 			CASE WHEN r.paused THEN (SELECT c.source FROM controls c WHERE c.subscriber = r.id AND c.kind = 'pause' ORDER BY c.version DESC LIMIT 1) END,
 			(SELECT count(*) FROM held_keys k WHERE k.subscriber = r.id), (SELECT count(*) FROM dead_letters d WHERE d.subscriber = r.id),
-			p.id, p.state, p.done, p.total, p.started_at
+			p.id, p.state, p.done, p.total, p.started_at, l.leases, l.events, l.over_at
 		FROM (SELECT ` + runColumns + ` FROM runs WHERE NOT deleted AND ` + condition + `) r
 		JOIN feeds f ON f.id = r.feed_id
 		LEFT JOIN LATERAL (
@@ -109,6 +122,9 @@ func statusQuery(condition string) string {
 			WHERE f.retention_hard_age_ms IS NOT NULL AND m.low IS NOT NULL AND e.feed_id = r.feed_id
 			ORDER BY e.sequence LIMIT 1) w ON true
 		LEFT JOIN LATERAL (SELECT * FROM replays WHERE subscriber = r.id AND ` + replayOpen + ` ORDER BY id LIMIT 1) p ON true
+		LEFT JOIN LATERAL (
+			SELECT count(*) AS leases, coalesce(sum(cardinality(sequences)), 0) AS events, min(expires_at) AS over_at FROM pull_leases
+			WHERE r.pull AND subscriber = r.id AND expires_at > clock_timestamp()) l ON true
 		ORDER BY r.id`
 }
 
@@ -118,12 +134,17 @@ func scanStatus(row pgx.CollectableRow) (Status, error) {
 	var pausedBy, replayState *string
 	var replayID, replayDone, replayTotal *int64
 	var replayStarted *time.Time
+	var out StatusPull
 	r, err := scanRun(row, &s.Feed, &s.Head, &oldest, &removed, &pausedBy, &s.HeldKeys, &s.DeadLetters,
-		&replayID, &replayState, &replayDone, &replayTotal, &replayStarted)
+		&replayID, &replayState, &replayDone, &replayTotal, &replayStarted,
+		&out.Leases, &out.Events, &out.NextOverAt)
 	if err != nil {
 		return s, err
 	}
 	r.PausedBy = pausedBy
+	if r.Pull {
+		s.Pull, r.InFlight = &out, out.Events
+	}
 	s.fill(&r, oldest)
 	if replayID != nil {
 		s.fillReplay(Replay{ID: *replayID, State: *replayState, Done: *replayDone, Total: *replayTotal, StartedAt: replayStarted}, r.Now)

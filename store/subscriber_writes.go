@@ -73,8 +73,9 @@ func (s *Store) create(ctx context.Context, sub event.Subscriber, secrets event.
 		if err != nil {
 			return fmt.Errorf("insert subscriber: %w", err)
 		}
-		parked = park && cursor == feed.head
-		return insertRun(ctx, tx, sub.ID, feed.id, cursor, parked)
+		pull := sub.Mode == event.ModePull
+		parked = park && cursor == feed.head && !pull
+		return insertRun(ctx, tx, runInsert{sub.ID, feed.id, cursor, parked, pull})
 	})
 	if err != nil {
 		return Record{}, false, fmt.Errorf("create subscriber %s: %w", sub.ID, err)
@@ -82,16 +83,22 @@ func (s *Store) create(ctx context.Context, sub event.Subscriber, secrets event.
 	return record, parked, nil
 }
 
-// insertRun inserts the narrow row of a new subscriber.
-func insertRun(ctx context.Context, tx pgx.Tx, id string, feedID, cursor int64, parked bool) error {
+// runInsert is the narrow row of a new subscriber.
+type runInsert struct {
+	id             string
+	feedID, cursor int64
+	parked, pull   bool
+}
+
+func insertRun(ctx context.Context, tx pgx.Tx, r runInsert) error {
 	_, err := tx.Exec(ctx, `
-		INSERT INTO runs (id, feed_id, cursor, start_sequence, parked, generation)
-		VALUES ($1, $2, $3, $3, $4, CASE WHEN $4 THEN nextval('park_generations') ELSE 0 END)`, id, feedID, cursor, parked)
+		INSERT INTO runs (id, feed_id, cursor, start_sequence, parked, generation, pull)
+		VALUES ($1, $2, $3, $3, $4, CASE WHEN $4 THEN nextval('park_generations') ELSE 0 END, $5)`, r.id, r.feedID, r.cursor, r.parked, r.pull)
 	if err != nil {
 		return fmt.Errorf("insert run: %w", err)
 	}
-	if parked {
-		return notify(ctx, tx, ParkedChannel, id)
+	if r.parked {
+		return notify(ctx, tx, ParkedChannel, r.id)
 	}
 	return nil
 }
@@ -190,7 +197,10 @@ func (s *Store) lockStored(ctx context.Context, tx pgx.Tx, id string, ifMatch *i
 // A change of endpoint, auth or format ends the wait after failures, not one
 // that the consumer asked for with Retry-After.
 //
-// Errors: ErrNotFound, ErrVersionMismatch, *ImmutableError.
+// A subscriber that becomes one of another mode keeps its position, and what was
+// dealt with above it.
+//
+// Errors: ErrNotFound, ErrVersionMismatch, *ImmutableError, *ReplayOpenError.
 func (s *Store) Replace(ctx context.Context, sub event.Subscriber, secrets event.Secrets, change Change) (Record, ControlResult, error) {
 	sub = sub.Redacted(secrets)
 	var record Record
@@ -218,6 +228,11 @@ func (s *Store) Replace(ctx context.Context, sub event.Subscriber, secrets event
 		}
 		if reaches(was, old.secrets) != reaches(sub, secrets) {
 			if err := endFailureBackoff(ctx, tx, sub.ID); err != nil {
+				return err
+			}
+		}
+		if was.Mode != sub.Mode {
+			if err := switchMode(ctx, tx, sub); err != nil {
 				return err
 			}
 		}
@@ -325,7 +340,7 @@ func lastControl(ctx context.Context, tx pgx.Tx, id string) (ControlResult, erro
 // RotateSigningSecret makes secret the one that new requests are signed with
 // first. The ones before it stay valid beside it for overlap, by PostgreSQL's
 // clock, or as long as an earlier rotation left them; at most SigningSecretsMax
-// are kept. It is a change of the configuration. Errors: ErrNotFound,
+// are kept. It is a change of the configuration. Errors: ErrNotFound, ErrPulls,
 // ErrVersionMismatch.
 func (s *Store) RotateSigningSecret(ctx context.Context, id, secret string, overlap time.Duration, change Change) (Record, ControlResult, error) {
 	var record Record
@@ -334,6 +349,9 @@ func (s *Store) RotateSigningSecret(ctx context.Context, id, secret string, over
 		st, err := s.lockStored(ctx, tx, id, change.IfMatch)
 		if err != nil {
 			return err
+		}
+		if st.record.Subscriber.Mode == event.ModePull {
+			return ErrPulls
 		}
 		st.secrets.Signing = rotate(st.secrets.Signing, secret, st.now, overlap)
 		record = st.record
@@ -394,7 +412,7 @@ func (s *Store) Delete(ctx context.Context, id string, change Change) (ControlRe
 		if err != nil {
 			return fmt.Errorf("mark deleted: %w", err)
 		}
-		for _, table := range []string{"held_events", "held_keys", "dead_letters", "replays"} {
+		for _, table := range []string{"held_events", "held_keys", "dead_letters", "replays", "pull_leases"} {
 			if _, err := tx.Exec(ctx, `DELETE FROM `+table+` WHERE subscriber = $1`, id); err != nil {
 				return fmt.Errorf("erase %s: %w", table, err)
 			}

@@ -83,6 +83,9 @@ func scanRecord(row pgx.Row, more ...any) (Record, error) {
 	if err := json.Unmarshal(config, &r.Subscriber); err != nil {
 		return Record{}, fmt.Errorf("decode configuration: %w", err)
 	}
+	if r.Subscriber.Mode == "" {
+		r.Subscriber.Mode = event.ModePush // stored by a release that knew no other
+	}
 	return r, nil
 }
 

@@ -74,7 +74,7 @@ var asideMutants = []Mutant{
 	},
 	{
 		Rule: "Moves are the taker's", File: "store/park.go",
-		Old: "ELSE desired_version > applied_version OR moves > 0\n", New: "ELSE desired_version > applied_version\n",
+		Old: "ELSE desired_version > applied_version OR moves > 0 OR pull", New: "ELSE desired_version > applied_version OR pull",
 		Test: "store.TestMoves/not by who settles a fenced row",
 	},
 

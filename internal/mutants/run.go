@@ -239,7 +239,7 @@ var runMutants = []Mutant{
 	},
 	{
 		Rule: "Every return gives the lease back", File: "store/checkpoint.go",
-		Old: "lease = CASE WHEN c.release THEN NULL ELSE r.lease END", New: "lease = r.lease",
+		Old: "lease = CASE WHEN c.release OR c.park AND r.pull THEN NULL ELSE r.lease END", New: "lease = r.lease",
 		Test: "store.TestWriteCheckpoints/never ends a hold",
 	},
 	{
