@@ -186,7 +186,7 @@ func TestUsage(t *testing.T) {
 	if _, known := usageOf(1 << 30); known {
 		t.Error("a process that does not exist has used something")
 	}
-	if err == nil && !slices.Contains(below(os.Getppid()), os.Getpid()) {
+	if err == nil && !slices.Contains(children(os.Getppid()), os.Getpid()) {
 		t.Error("we do not descend from our parent")
 	}
 }

@@ -99,7 +99,7 @@ func (r *Resources) per(all float64) float64 { return all / float64(max(r.Delive
 func (r *run) usage() map[string]usage {
 	all := map[string]usage{}
 	for name, pids := range map[string][]int{
-		processProduct: r.productPIDs(), processDatabase: append(below(r.cluster.PID()), r.cluster.PID()),
+		processProduct: r.productPIDs(), processDatabase: append(children(r.cluster.PID()), r.cluster.PID()),
 		processReceiver: {r.receiver.pid()}, processClient: {os.Getpid()},
 	} {
 		if u, ok := usageOf(pids...); ok {
