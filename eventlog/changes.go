@@ -45,9 +45,25 @@ FROM (SELECT) one LEFT JOIN (
 
 // changedSince returns the marks of the feeds that changed since the snapshot,
 // and the snapshot this was seen in. Of a feed that only grew, floor and erasures
-// are 0.
-func changedSince(ctx context.Context, pool *pgxpool.Pool, since string) (marks map[int64]mark, snapshot string, err error) {
-	rows, _ := pool.Query(ctx, changedSQL, since)
+// are 0. In the same round trip, and after the marks, it reads early.
+func changedSince(ctx context.Context, pool *pgxpool.Pool, since string, early *reading) (marks map[int64]mark, snapshot string, err error) {
+	var batch pgx.Batch
+	batch.Queue(changedSQL, since)
+	if len(early.feeds) > 0 {
+		batch.Queue(aboveSQL, early.arguments()...)
+	}
+	results := pool.SendBatch(ctx, &batch)
+	defer results.Close()
+	marks, snapshot, err = changedIn(results)
+	if err == nil && len(early.feeds) > 0 {
+		rows, _ := results.Query()
+		err = early.scan(rows)
+	}
+	return marks, snapshot, err
+}
+
+func changedIn(results pgx.BatchResults) (marks map[int64]mark, snapshot string, err error) {
+	rows, _ := results.Query()
 	marks = map[int64]mark{}
 	var feed int64
 	var m mark

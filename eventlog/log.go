@@ -106,8 +106,8 @@ type Log struct {
 func New(pool *pgxpool.Pool, config Config) *Log {
 	config = config.WithDefaults()
 	l := &Log{pool: pool, config: config}
-	l.notifier = newNotifier(pool, config)
 	l.tail = newTail(pool, config)
+	l.notifier = newNotifier(pool, config, l.tail)
 	l.appender = newAppender(pool, config, l.notifier.note)
 	return l
 }

@@ -10,7 +10,7 @@ import (
 )
 
 // Channel is the PostgreSQL channel on which a feed's id is sent after the feed
-// grew.
+// grew, a blank, and what the sender calls itself.
 const Channel = "postroad_events"
 
 const (
@@ -22,19 +22,21 @@ const (
 	notifyPause = 5 * time.Millisecond
 )
 
-// notifier tells other processes of feeds that grew: in a transaction of its
-// own, as a notifying one takes a lock over the whole database at its commit,
-// and for all feeds that grew since the last one.
+// notifier tells of feeds that grew: the tail of its own process at once, and the
+// other processes in a transaction of its own, as a notifying one takes a lock over
+// the whole database at its commit. Both are told of all feeds that grew since the
+// last time.
 type notifier struct {
 	pool   *pgxpool.Pool
 	logger *slog.Logger
+	tail   *tail
 	mu     sync.Mutex
 	feeds  map[int64]struct{}
 	wake   chan struct{} // of capacity 1
 }
 
-func newNotifier(pool *pgxpool.Pool, config Config) *notifier {
-	return &notifier{pool: pool, logger: config.Logger, feeds: map[int64]struct{}{}, wake: make(chan struct{}, 1)}
+func newNotifier(pool *pgxpool.Pool, config Config, tail *tail) *notifier {
+	return &notifier{pool: pool, logger: config.Logger, tail: tail, feeds: map[int64]struct{}{}, wake: make(chan struct{}, 1)}
 }
 
 // note remembers that a feed grew. It does not block.
@@ -68,8 +70,9 @@ func (n *notifier) run(ctx context.Context) {
 		clear(n.feeds)
 		n.mu.Unlock()
 		began := time.Now()
+		n.tail.tell(feeds...)
 		sending, cancel := context.WithTimeout(ctx, notifyTimeout)
-		_, err := n.pool.Exec(sending, `SELECT pg_notify($1, feed::text) FROM unnest($2::bigint[]) AS f (feed)`, Channel, feeds)
+		_, err := n.pool.Exec(sending, `SELECT pg_notify($1, feed || ' ' || $3) FROM unnest($2::bigint[]) AS f (feed)`, Channel, feeds, n.tail.name)
 		cancel()
 		if err != nil && ctx.Err() == nil {
 			n.logger.Debug("notification not sent: others find the events by polling", "error", err)

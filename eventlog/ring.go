@@ -115,7 +115,7 @@ func (f *feedTail) grow(head int64) bool {
 // extend appends events that follow hi and wakes those who wait for one of
 // them; complete says that there were no more up to head. It returns by how
 // much the stretch grew.
-func (f *feedTail) extend(events []*event.Event, head int64, complete bool) (bytes int) {
+func (f *feedTail) extend(events []*event.Event, complete bool) (bytes int) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, e := range events {
@@ -132,7 +132,7 @@ func (f *feedTail) extend(events []*event.Event, head int64, complete bool) (byt
 		bytes += e.Size()
 	}
 	if complete {
-		f.hi = max(f.hi, head)
+		f.hi = max(f.hi, f.head)
 	}
 	f.bytes += bytes
 	return bytes
@@ -199,13 +199,13 @@ func newRings(config Config) *rings {
 }
 
 // add extends a stretch and keeps all within the bounds.
-func (r *rings) add(f *feedTail, events []*event.Event, head int64, complete bool) {
+func (r *rings) add(f *feedTail, events []*event.Event, complete bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if f.gone.Load() {
 		return
 	}
-	r.total += f.extend(events, head, complete)
+	r.total += f.extend(events, complete)
 	r.total -= f.trim(r.eventsMax, r.bytesMax)
 	if at := r.place[f]; at != nil {
 		r.order.MoveToBack(at)

@@ -4,9 +4,12 @@ import (
 	"context"
 	"maps"
 	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"postroad/internal/pglisten"
@@ -22,13 +25,15 @@ const lookPause = time.Millisecond
 type tail struct {
 	pool   *pgxpool.Pool
 	config Config
+	name   string        // in what this process notifies others of
 	wake   chan struct{} // of capacity 1
 	closed chan struct{}
 
 	mu        sync.Mutex
 	isClosed  bool
 	feeds     map[int64]*feedTail
-	fresh     []*feedTail // followed since the last look
+	fresh     []*feedTail            // followed since the last look
+	told      map[*feedTail]struct{} // said to have grown since the last look
 	listeners map[int]func(feedID, head int64)
 	nextID    int
 	// missed says that the connection was made anew, or that a listener came:
@@ -44,8 +49,8 @@ type tail struct {
 
 func newTail(pool *pgxpool.Pool, config Config) *tail {
 	return &tail{
-		pool: pool, config: config, wake: make(chan struct{}, 1), closed: make(chan struct{}),
-		feeds: map[int64]*feedTail{}, listeners: map[int]func(int64, int64){},
+		pool: pool, config: config, name: uuid.NewString(), wake: make(chan struct{}, 1), closed: make(chan struct{}),
+		feeds: map[int64]*feedTail{}, told: map[*feedTail]struct{}{}, listeners: map[int]func(int64, int64){},
 		behind: map[*feedTail]struct{}{}, rings: newRings(config),
 	}
 }
@@ -69,17 +74,43 @@ func (t *tail) listen(ctx context.Context) {
 	if config.URL == "" {
 		config.ConnConfig = t.pool.Config().ConnConfig
 	}
-	notified := func(string) { signal(t.wake) }
 	connected := func() {
 		t.mu.Lock()
 		t.missed = true
 		t.mu.Unlock()
 		signal(t.wake)
 	}
-	err := pglisten.Listen(ctx, config, map[string]func(string){Channel: notified}, connected)
+	err := pglisten.Listen(ctx, config, map[string]func(string){Channel: t.notified}, connected)
 	if err != nil {
 		t.config.Logger.Error("cannot listen for new events, polling instead", "error", err)
 	}
+}
+
+// notified takes in a notification. The tail was told of what this process stored
+// itself before it was sent.
+func (t *tail) notified(payload string) {
+	text, sender, _ := strings.Cut(payload, " ")
+	if sender == t.name {
+		return
+	}
+	feed, err := strconv.ParseInt(text, 10, 64)
+	if err != nil {
+		signal(t.wake) // of whatever it speaks
+		return
+	}
+	t.tell(feed)
+}
+
+// tell wakes the tail, which reads on in these feeds first of all.
+func (t *tail) tell(feeds ...int64) {
+	t.mu.Lock()
+	for _, id := range feeds {
+		if f := t.feeds[id]; f != nil {
+			t.told[f] = struct{}{}
+		}
+	}
+	t.mu.Unlock()
+	signal(t.wake)
 }
 
 // run looks until ctx ends.
@@ -132,7 +163,8 @@ func (t *tail) fail(ctx context.Context, err error) {
 func (t *tail) look(ctx context.Context) (more bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
 	defer cancel()
-	marks, err := t.changes(ctx)
+	early := t.takeTold()
+	marks, err := t.changes(ctx, early)
 	if err != nil {
 		return false, err
 	}
@@ -159,18 +191,20 @@ func (t *tail) look(ctx context.Context) (more bool, err error) {
 			}
 		}
 	}
+	t.bring(early)
 	return t.readOn(ctx)
 }
 
-// changes returns the marks of the feeds that changed since the last snapshot. A
-// fresh start takes a snapshot first and then asks for the marks of every feed
-// that somebody wants to know of: what commits later, the next look will see.
-func (t *tail) changes(ctx context.Context) (map[int64]mark, error) {
+// changes returns the marks of the feeds that changed since the last snapshot, and
+// has early read in the same breath. A fresh start takes a snapshot first and then
+// asks for the marks of every feed that somebody wants to know of: what commits
+// later, the next look will see.
+func (t *tail) changes(ctx context.Context, early *reading) (map[int64]mark, error) {
 	t.mu.Lock()
 	missed := t.missed
 	t.mu.Unlock()
 	if t.snapshot != "" && !missed {
-		marks, snapshot, err := changedSince(ctx, t.pool, t.snapshot)
+		marks, snapshot, err := changedSince(ctx, t.pool, t.snapshot, early)
 		if err == nil {
 			t.snapshot = snapshot
 		}
@@ -243,6 +277,7 @@ func (t *tail) unfollow(f *feedTail) {
 	defer t.mu.Unlock()
 	if f.followers--; f.followers == 0 {
 		delete(t.feeds, f.id)
+		delete(t.told, f)
 		f.gone.Store(true)
 		t.rings.drop(f)
 	}
