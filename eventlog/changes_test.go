@@ -194,6 +194,26 @@ func TestNotified(t *testing.T) {
 	there.await(t, b.feed, head)
 }
 
+// TestOwnAppendsAreToldAtOnce leaves out polling and notifications: a process that
+// cannot listen still follows what it stored itself.
+func TestOwnAppendsAreToldAtOnce(t *testing.T) {
+	t.Parallel()
+	b := setup(t, eventlog.Config{PollInterval: hourly, ListenURL: "postgres://127.0.0.1:1/nobody"})
+	f := b.log.Follow(b.feed.ID, 0, event.Filter{ResourceNames: []string{"Property"}})
+	defer f.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), soon)
+	defer cancel()
+	for i := range 20 {
+		head := b.append(b.feed, event.Event{ResourceName: "Member", ResourceRecordKey: "1"}, record("1")).Last
+		must(t, f.Wait(ctx))
+		events, scanned, err := f.Next(ctx, 10, 1<<20)
+		must(t, err)
+		if len(events) != 1 || events[0].Sequence != head || scanned != head {
+			t.Fatalf("after %d appends: %d events up to %d, want that of %d", i+1, len(events), scanned, head)
+		}
+	}
+}
+
 // TestIdleFeedsCostNothing follows one of many feeds: a look asks one question
 // however many there are, and answers name only what changed.
 func TestIdleFeedsCostNothing(t *testing.T) {
