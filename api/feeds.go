@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -17,21 +18,23 @@ import (
 
 // feedDocument is a feed as the API shows it.
 type feedDocument struct {
-	Name             string    `json:"name"`
-	Sequences        string    `json:"sequences"`
-	Description      string    `json:"description,omitempty"`
-	Retention        retention `json:"retention,omitzero"`
-	Epoch            int       `json:"epoch"`
-	Head             int64     `json:"head"`
-	FirstSequence    int64     `json:"firstSequence"`
-	CompactedThrough int64     `json:"compactedThrough,omitzero"`
-	CreatedAt        time.Time `json:"createdAt"`
-	Version          int64     `json:"version"`
+	Name             string          `json:"name"`
+	Sequences        string          `json:"sequences"`
+	Description      string          `json:"description,omitempty"`
+	Retention        retention       `json:"retention,omitzero"`
+	Source           *sourceDocument `json:"source,omitzero"`
+	Epoch            int             `json:"epoch"`
+	Head             int64           `json:"head"`
+	FirstSequence    int64           `json:"firstSequence"`
+	CompactedThrough int64           `json:"compactedThrough,omitzero"`
+	CreatedAt        time.Time       `json:"createdAt"`
+	Version          int64           `json:"version"`
 }
 
-func feedDocumentOf(f eventlog.Feed) feedDocument {
+// feedDocumentOf shows a feed; who is no admin does not see where its source is.
+func feedDocumentOf(f eventlog.Feed, admin bool) feedDocument {
 	return feedDocument{
-		Name: f.Name, Sequences: f.Sequences, Description: f.Description, Retention: retentionOf(f.Retention), Epoch: f.Epoch, Head: f.Head,
+		Name: f.Name, Sequences: f.Sequences, Description: f.Description, Retention: retentionOf(f.Retention), Source: sourceDocumentOf(f, admin), Epoch: f.Epoch, Head: f.Head,
 		FirstSequence: f.FloorSequence + 1, CompactedThrough: f.CompactedThrough, CreatedAt: f.CreatedAt, Version: f.Version,
 	}
 }
@@ -39,10 +42,11 @@ func feedDocumentOf(f eventlog.Feed) feedDocument {
 // feedInput is a feed as it may be sent: what only the server sets is taken
 // and dropped, so that a document that was read can be sent back.
 type feedInput struct {
-	Name        string    `json:"name"`
-	Sequences   string    `json:"sequences"`
-	Description string    `json:"description"`
-	Retention   retention `json:"retention"`
+	Name        string       `json:"name"`
+	Sequences   string       `json:"sequences"`
+	Description string       `json:"description"`
+	Retention   retention    `json:"retention"`
+	Source      *sourceInput `json:"source"`
 	feedReadOnly
 }
 
@@ -57,7 +61,7 @@ type feedReadOnly struct {
 
 func writeFeed(c *gin.Context, status int, feed eventlog.Feed) error {
 	c.Header("ETag", etag(feed.Version))
-	return writeJSON(c, status, feedDocumentOf(feed))
+	return writeJSON(c, status, feedDocumentOf(feed, grantOf(c).admin()))
 }
 
 func (s *Server) listFeeds(c *gin.Context) error {
@@ -79,7 +83,7 @@ func (s *Server) listFeeds(c *gin.Context) error {
 	}{Feeds: []feedDocument{}}
 	feeds, answer.NextPageToken = cut(page, feeds, 0, func(f eventlog.Feed) string { return f.Name })
 	for _, feed := range feeds {
-		answer.Feeds = append(answer.Feeds, feedDocumentOf(feed))
+		answer.Feeds = append(answer.Feeds, feedDocumentOf(feed, true))
 	}
 	return writeJSON(c, http.StatusOK, answer)
 }
@@ -100,9 +104,14 @@ func (s *Server) createFeed(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
-	feed, err := s.config.Log.CreateFeed(c.Request.Context(), eventlog.FeedSpec{
-		Name: input.Name, Sequences: input.Sequences, Description: input.Description, Retention: ages,
-	})
+	spec := eventlog.FeedSpec{Name: input.Name, Sequences: input.Sequences, Description: input.Description, Retention: ages}
+	if input.Source != nil {
+		spec.Sequences = cmp.Or(spec.Sequences, eventlog.SequencesSupplied)
+		if spec.Source, err = s.source(input.Name, input.Source.Source, event.SourceSecrets{}); err != nil {
+			return err
+		}
+	}
+	feed, err := s.config.Log.CreateFeed(c.Request.Context(), spec)
 	if err != nil {
 		return err
 	}
@@ -145,7 +154,7 @@ func (s *Server) patchFeed(c *gin.Context) error {
 	if err != nil {
 		return feedError(name, err)
 	}
-	patch, err := feedPatch(text, feed)
+	patch, err := s.feedPatch(text, feed)
 	if err != nil {
 		return err
 	}
@@ -158,14 +167,15 @@ func (s *Server) patchFeed(c *gin.Context) error {
 	return writeFeed(c, http.StatusOK, feed)
 }
 
-// feedPatch reads a merge patch (RFC 7396) of a feed: the description and the
-// retention may change, and null removes them.
-func feedPatch(text []byte, feed eventlog.Feed) (eventlog.FeedPatch, error) {
+// feedPatch reads a merge patch (RFC 7396) of a feed: the description, the
+// retention and the source may change, and null removes them.
+func (s *Server) feedPatch(text []byte, feed eventlog.Feed) (eventlog.FeedPatch, error) {
 	var input struct {
 		Name        *string                   `json:"name"`
 		Sequences   *string                   `json:"sequences"`
 		Description optional[string]          `json:"description"`
 		Retention   optional[*retentionPatch] `json:"retention"`
+		Source      optional[map[string]any]  `json:"source"`
 		feedReadOnly
 	}
 	if err := decodeDocument(text, &input); err != nil {
@@ -187,6 +197,12 @@ func feedPatch(text []byte, feed eventlog.Feed) (eventlog.FeedPatch, error) {
 	}
 	if input.Retention.set {
 		if err := input.Retention.value.change(feed.Retention, &patch); err != nil {
+			return patch, err
+		}
+	}
+	if input.Source.set {
+		var err error
+		if patch.Source, err = s.changedSource(feed, input.Source.value); err != nil {
 			return patch, err
 		}
 	}
@@ -236,7 +252,9 @@ const cachedFeedsMax = 10_000
 
 // feedCache remembers feeds for publishing, so that an event costs one
 // statement. What it holds may be out of date: Append checks the feed's
-// identity, and on its refusal the feed is read again.
+// identity, and on its refusal the feed is read again. Feeds with supplied
+// sequences are not remembered: one may be given a source at any time, and
+// publishing to it must end with that.
 type feedCache struct {
 	mu    sync.RWMutex
 	feeds map[string]eventlog.Feed
@@ -251,6 +269,9 @@ func (f *feedCache) get(ctx context.Context, log PublishingLog, name string) (fe
 	}
 	if feed, err = log.Feed(ctx, name); err != nil {
 		return feed, false, err
+	}
+	if feed.Sequences == eventlog.SequencesSupplied {
+		return feed, false, nil
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()

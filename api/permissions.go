@@ -137,6 +137,9 @@ func (g *grant) tokenID() string {
 
 const grantKey = "grant"
 
+// admin reports whether the request may see what only admins do.
+func (g *grant) admin() bool { return g.principal != nil && g.role == store.RoleAdmin }
+
 // grantOf is what the request was let in with; nobody's where the route is open
 // to anyone.
 func grantOf(c *gin.Context) *grant {

@@ -27,6 +27,7 @@ const (
 	CodeInUse               Code = "in-use"
 	CodeProtected           Code = "protected"
 	CodeSequenceConflict    Code = "sequence-conflict"
+	CodeHasSource           Code = "has-source"
 	CodeBelowFloor          Code = "below-floor"
 	CodeNotHalted           Code = "not-halted"
 	CodeKeyNotHeld          Code = "key-not-held"
@@ -71,6 +72,7 @@ var kinds = map[Code]struct {
 	CodeInUse:               {http.StatusConflict, "It is still in use"},
 	CodeProtected:           {http.StatusConflict, "It cannot be deleted"},
 	CodeSequenceConflict:    {http.StatusConflict, "A supplied sequence does not fit the log"},
+	CodeHasSource:           {http.StatusConflict, "The feed follows a source"},
 	CodeBelowFloor:          {http.StatusGone, "The events asked for have been removed"},
 	CodeNotHalted:           {http.StatusConflict, "The subscriber is not halted at this event"},
 	CodeKeyNotHeld:          {http.StatusNotFound, "The key is not held"},

@@ -83,6 +83,9 @@ func (p *publication) feed(ctx context.Context) (feed eventlog.Feed, cached bool
 	ctx, cancel := context.WithTimeout(ctx, feedLookupMax)
 	defer cancel()
 	feed, cached, err = p.server.feeds.get(ctx, p.server.config.Publishing, p.name)
+	if err == nil && feed.Source != nil {
+		return feed, cached, &Problem{Code: CodeHasSource, Detail: "Only the feed's source publishes to it. Remove source from the feed first."}
+	}
 	return feed, cached, feedError(p.name, err)
 }
 

@@ -8,6 +8,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"postroad/event"
 )
@@ -36,6 +37,8 @@ type Feed struct {
 	Description string
 	// Retention is how long events are kept.
 	Retention Retention
+	// Source is the server that the feed follows; nil: none.
+	Source *Source
 	// FloorSequence: events at or below it are no longer kept.
 	FloorSequence int64
 	// CompactedThrough: of the events up to it each record has its newest one only;
@@ -59,6 +62,8 @@ type FeedSpec struct {
 	Description string
 	// Retention is how long events are kept.
 	Retention Retention
+	// Source, where set, is what the feed follows.
+	Source *SourceChange
 }
 
 // FeedPatch is what may be changed of a feed; nil leaves a member alone.
@@ -66,6 +71,8 @@ type FeedPatch struct {
 	Description *string
 	// Age, HardAge and CompactAfter change the feed's Retention; 0: never.
 	Age, HardAge, CompactAfter *time.Duration
+	// Source changes what the feed follows.
+	Source *SourceChange
 	// IfVersion, where set, refuses the change unless the feed is at it.
 	IfVersion *int64
 }
@@ -80,6 +87,9 @@ func (s FeedSpec) validate() error {
 	}
 	checkDescription(&errs, s.Description)
 	s.Retention.check(&errs)
+	if s.Source != nil && s.Sequences != SequencesSupplied {
+		errs = append(errs, errSourceNotSupplied()...)
+	}
 	return errs.Err()
 }
 
@@ -96,13 +106,17 @@ const compactedThrough = `CASE WHEN f.compacted_through > f.floor_sequence THEN 
 // feedColumns reads a Feed; the head costs one probe of the primary key.
 const feedColumns = `f.id, f.name, f.epoch, f.sequences, f.description, f.floor_sequence,
 	greatest(f.floor_sequence, (SELECT max(e.sequence) FROM events e WHERE e.feed_id = f.id)), f.created_at, f.version,
-	coalesce(f.retention_age_ms, 0), coalesce(f.retention_hard_age_ms, 0), coalesce(f.compact_after_ms, 0), ` + compactedThrough
+	coalesce(f.retention_age_ms, 0), coalesce(f.retention_hard_age_ms, 0), coalesce(f.compact_after_ms, 0), ` + compactedThrough + `, ` + sourceColumn
 
 func scanFeed(row pgx.CollectableRow) (Feed, error) {
 	var f Feed
 	var age, hardAge, compactAfter int64
+	var source *string
 	err := row.Scan(&f.ID, &f.Name, &f.Epoch, &f.Sequences, &f.Description, &f.FloorSequence, &f.Head, &f.CreatedAt, &f.Version,
-		&age, &hardAge, &compactAfter, &f.CompactedThrough)
+		&age, &hardAge, &compactAfter, &f.CompactedThrough, &source)
+	if err == nil {
+		f.Source, err = decodeSource(source)
+	}
 	f.Retention = Retention{
 		Age: time.Duration(age) * time.Millisecond, HardAge: time.Duration(hardAge) * time.Millisecond,
 		CompactAfter: time.Duration(compactAfter) * time.Millisecond,
@@ -118,7 +132,18 @@ func (l *Log) CreateFeed(ctx context.Context, spec FeedSpec) (Feed, error) {
 	if err := spec.validate(); err != nil {
 		return Feed{}, err
 	}
-	tag, err := l.pool.Exec(ctx, `
+	err := l.inTx(ctx, func(tx pgx.Tx) error { return createFeed(ctx, tx, spec) })
+	if faults := (event.FieldErrors)(nil); errors.As(err, &faults) {
+		return Feed{}, faults
+	}
+	if err != nil {
+		return Feed{}, fmt.Errorf("create feed %s: %w", spec.Name, err)
+	}
+	return l.Feed(ctx, spec.Name)
+}
+
+func createFeed(ctx context.Context, tx pgx.Tx, spec FeedSpec) error {
+	tag, err := tx.Exec(ctx, `
 		INSERT INTO feeds AS f (name, sequences, description, retention_age_ms, retention_hard_age_ms, compact_after_ms)
 		VALUES ($1, $2, $3, nullif($4::bigint, 0), nullif($5::bigint, 0), nullif($6::bigint, 0))
 		ON CONFLICT (name) DO UPDATE
@@ -129,12 +154,15 @@ func (l *Log) CreateFeed(ctx context.Context, spec FeedSpec) (Feed, error) {
 			WHERE f.deleted_at IS NOT NULL`, spec.Name, spec.Sequences, spec.Description,
 		spec.Retention.Age.Milliseconds(), spec.Retention.HardAge.Milliseconds(), spec.Retention.CompactAfter.Milliseconds())
 	if err != nil {
-		return Feed{}, fmt.Errorf("create feed %s: %w", spec.Name, err)
+		return err
 	}
 	if tag.RowsAffected() == 0 {
-		return Feed{}, fmt.Errorf("create feed %s: %w", spec.Name, ErrExists)
+		return ErrExists
 	}
-	return l.Feed(ctx, spec.Name)
+	if spec.Source == nil {
+		return nil
+	}
+	return changeSource(ctx, tx, spec.Name, spec.Source)
 }
 
 // Feed reads a feed by name. Errors: ErrNotFound.
@@ -168,13 +196,23 @@ func (l *Log) UpdateFeed(ctx context.Context, name string, patch FeedPatch) (Fee
 	if err := patch.validate(); err != nil {
 		return Feed{}, err
 	}
-	tag, err := l.pool.Exec(ctx, `
-		UPDATE feeds SET description = coalesce($2, description), version = version + 1,
-			retention_age_ms = CASE WHEN $4::bigint IS NULL THEN retention_age_ms ELSE nullif($4::bigint, 0) END,
-			retention_hard_age_ms = CASE WHEN $5::bigint IS NULL THEN retention_hard_age_ms ELSE nullif($5::bigint, 0) END,
-			compact_after_ms = CASE WHEN $6::bigint IS NULL THEN compact_after_ms ELSE nullif($6::bigint, 0) END
-		WHERE name = $1 AND deleted_at IS NULL AND version = coalesce($3, version)`,
-		name, patch.Description, patch.IfVersion, milliseconds(patch.Age), milliseconds(patch.HardAge), milliseconds(patch.CompactAfter))
+	var tag pgconn.CommandTag
+	err := l.inTx(ctx, func(tx pgx.Tx) (err error) {
+		tag, err = tx.Exec(ctx, `
+			UPDATE feeds SET description = coalesce($2, description), version = version + 1,
+				retention_age_ms = CASE WHEN $4::bigint IS NULL THEN retention_age_ms ELSE nullif($4::bigint, 0) END,
+				retention_hard_age_ms = CASE WHEN $5::bigint IS NULL THEN retention_hard_age_ms ELSE nullif($5::bigint, 0) END,
+				compact_after_ms = CASE WHEN $6::bigint IS NULL THEN compact_after_ms ELSE nullif($6::bigint, 0) END
+			WHERE name = $1 AND deleted_at IS NULL AND version = coalesce($3, version)`,
+			name, patch.Description, patch.IfVersion, milliseconds(patch.Age), milliseconds(patch.HardAge), milliseconds(patch.CompactAfter))
+		if err != nil || tag.RowsAffected() == 0 || patch.Source == nil {
+			return err
+		}
+		return changeSource(ctx, tx, name, patch.Source)
+	})
+	if faults := (event.FieldErrors)(nil); errors.As(err, &faults) {
+		return Feed{}, faults
+	}
 	if violates(err, retentionConstraint) {
 		return Feed{}, hardAgeTooShort() // together with the one that was stored
 	}
@@ -223,6 +261,9 @@ func deleteFeed(ctx context.Context, tx pgx.Tx, name string) error {
 	}
 	if used {
 		return ErrFeedInUse
+	}
+	if _, err := tx.Exec(ctx, `DELETE FROM feed_sources WHERE feed_id = $1`, id); err != nil {
+		return fmt.Errorf("remove source: %w", err)
 	}
 	if _, err := tx.Exec(ctx, `SELECT lock_feed($1)`, id); err != nil {
 		return fmt.Errorf("lock log: %w", err)

@@ -38,6 +38,8 @@ type WakerConfig struct {
 	// Overview is how often it is looked at how all subscribers fare. Default
 	// 15 s.
 	Overview time.Duration
+	// Sources says how the sources of feeds are followed.
+	Sources SourcesConfig
 	// Announce says how people are told.
 	Announce AnnounceConfig
 	// AttemptsDays is how many whole days attempts are kept. Default 7.
@@ -100,6 +102,7 @@ func (c WakerConfig) WithDefaults() WakerConfig {
 	setDefault(&c.LockTimeout, 10*time.Second)
 	setDefault(&c.BatchMax, 1_000)
 	c.Announce = c.Announce.withDefaults()
+	c.Sources = c.Sources.withDefaults()
 	return c
 }
 
@@ -133,6 +136,10 @@ type Counters struct {
 	Removed atomic.Int64
 	// Compacted counts events that newer ones of their records stand for.
 	Compacted atomic.Int64
+	// Sources is how many sources are followed, SourceEvents counts events that were
+	// taken from them, SourceLate those that came too late for it, SourceFaults
+	// readings that failed.
+	Sources, SourceEvents, SourceLate, SourceFaults atomic.Int64
 	// Announced counts notices that were put into the feed _system.
 	Announced atomic.Int64
 }
@@ -212,7 +219,7 @@ func (w *Waker) act(ctx context.Context) {
 		w.logger.Info("waker no longer active")
 	}()
 	loops := []func(context.Context){t.sender.run, t.sweeper.run, t.listen, t.takeRows, t.takeHeads, t.reloadLoop, t.moveLoop, t.sweepLoop, t.housekeepingLoop, t.retentionLoop, t.overviewLoop}
-	loops = append(loops, t.announceLoop, t.lagLoop, t.lastingLoop)
+	loops = append(loops, t.announceLoop, t.lagLoop, t.lastingLoop, t.sourcesLoop)
 	for range w.config.Matchers {
 		loops = append(loops, t.matchLoop)
 	}

@@ -52,7 +52,10 @@ func startDriver(ctx context.Context, cfg driverConfig) (*driver, error) {
 	d.worker, err = worker.New(worker.Config{
 		Client: cfg.temporal, Namespace: cfg.namespace, AdoptCluster: cfg.adoptCluster, Log: cfg.backend.log, Store: cfg.backend.store,
 		Activities: d.deliveries, DirectURL: cfg.backend.directURL, Slots: cfg.slots, Logger: cfg.logger,
-		Waker: worker.WakerConfig{AttemptsDays: cfg.attempts.days},
+		Waker: worker.WakerConfig{
+			AttemptsDays: cfg.attempts.days,
+			Sources:      worker.SourcesConfig{HTTP: d.deliveries.Outbound(), UserAgent: "Postroad/" + version()},
+		},
 	})
 	if err != nil {
 		return nil, err

@@ -37,7 +37,7 @@ var floors = map[string]floor{
 		reason:   "the console renders what the API hands it",
 	},
 	"worker": {
-		may:      []string{"workflows", "activities", "contract", "mirror", "eventlog", "store"},
+		may:      []string{"workflows", "activities", "contract", "mirror", "eventlog", "store", "event"},
 		internal: true,
 		reason:   "the worker registers workflows and activities; HTTP in either direction is theirs or the API's",
 	},
