@@ -133,7 +133,7 @@ func (l *Log) CreateFeed(ctx context.Context, spec FeedSpec) (Feed, error) {
 		return Feed{}, err
 	}
 	err := l.inTx(ctx, func(tx pgx.Tx) error { return createFeed(ctx, tx, spec) })
-	if faults := (event.FieldErrors)(nil); errors.As(err, &faults) {
+	if faults := event.FieldErrors(nil); errors.As(err, &faults) {
 		return Feed{}, faults
 	}
 	if err != nil {
@@ -210,7 +210,7 @@ func (l *Log) UpdateFeed(ctx context.Context, name string, patch FeedPatch) (Fee
 		}
 		return changeSource(ctx, tx, name, patch.Source)
 	})
-	if faults := (event.FieldErrors)(nil); errors.As(err, &faults) {
+	if faults := event.FieldErrors(nil); errors.As(err, &faults) {
 		return Feed{}, faults
 	}
 	if violates(err, retentionConstraint) {

@@ -110,6 +110,7 @@ type sourceRun struct {
 	// The mirror's goroutine has these.
 	state   eventlog.SourceState
 	notedAt time.Time
+	failing bool // as counted
 }
 
 func (s *sourceRun) run(ctx context.Context) {
@@ -124,7 +125,9 @@ func (s *sourceRun) run(ctx context.Context) {
 	if ctx.Err() == nil {
 		// It cannot even begin, for want of the master key say.
 		s.fault(ctx, err, 0)
+		<-ctx.Done()
 	}
+	s.fails(false)
 }
 
 func (s *sourceRun) mirrorConfig() (mirror.Config, error) {
@@ -158,6 +161,7 @@ func (s *sourceRun) observer(ctx context.Context) mirror.Observer {
 		Taken: func(count int, _ int64) { s.counters.SourceEvents.Add(int64(count)) },
 		Read: func(_, sourceHead int64) {
 			recovered := s.state.Error != ""
+			s.fails(false)
 			s.state.SourceHead, s.state.ReadAt = sourceHead, time.Now()
 			s.state.Error, s.state.FailingSince, s.state.RetryAt = "", time.Time{}, time.Time{}
 			s.note(ctx, recovered)
@@ -176,12 +180,24 @@ func (s *sourceRun) observer(ctx context.Context) mirror.Observer {
 
 func (s *sourceRun) fault(ctx context.Context, err error, retryIn time.Duration) {
 	s.counters.SourceFaults.Add(1)
+	s.fails(true)
 	s.logger.Warn("source not read", "feed", s.feed.Name, "error", err, "retry_in", retryIn)
 	if s.state.Error == "" {
 		s.state.FailingSince = time.Now()
 	}
 	s.state.Error, s.state.RetryAt = err.Error(), time.Now().Add(retryIn)
 	s.note(ctx, true)
+}
+
+// fails counts the source among those that fail, or no longer.
+func (s *sourceRun) fails(failing bool) {
+	switch {
+	case failing && !s.failing:
+		s.counters.SourcesFailing.Add(1)
+	case s.failing && !failing:
+		s.counters.SourcesFailing.Add(-1)
+	}
+	s.failing = failing
 }
 
 // note writes the state down, now or if it was not for a while.

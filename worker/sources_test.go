@@ -139,8 +139,8 @@ func TestSources(t *testing.T) {
 
 	s.change(func() { s.broken = true })
 	b.eventually(func() bool { return strings.Contains(b.read("mls").Source.State.Error, "HTTP 403") }, "a fault stands with the feed")
-	if state := b.read("mls").Source.State; state.FailingSince.IsZero() || state.RetryAt.IsZero() {
-		t.Errorf("the state is %+v", state)
+	if state := b.read("mls").Source.State; state.FailingSince.IsZero() || state.RetryAt.IsZero() || second.Counters().SourcesFailing.Load() != 1 {
+		t.Errorf("the state is %+v, %d fail", state, second.Counters().SourcesFailing.Load())
 	}
 	s.change(func() { s.broken, s.sequences = false, append(s.sequences, 11) })
 	b.eventually(func() bool { f := b.read("mls"); return f.Head == 11 && f.Source.State.Error == "" }, "it is over")
@@ -159,7 +159,7 @@ func TestSources(t *testing.T) {
 	b.eventually(func() bool { return b.read("mls").Head == 12 }, "the other server is followed")
 	_, err = b.log.UpdateFeed(t.Context(), "mls", eventlog.FeedPatch{Source: &eventlog.SourceChange{}})
 	b.check(err)
-	b.eventually(func() bool { return second.Counters().Sources.Load() == 0 }, "a source that was removed is not followed")
+	b.eventually(func() bool { return second.Counters().Sources.Load() == 0 && second.Counters().SourcesFailing.Load() == 0 }, "a source that was removed is not followed")
 	page, err := b.log.Read(t.Context(), b.read("mls").ID, 0, 100)
 	b.check(err)
 	var got []int64

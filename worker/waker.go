@@ -136,10 +136,11 @@ type Counters struct {
 	Removed atomic.Int64
 	// Compacted counts events that newer ones of their records stand for.
 	Compacted atomic.Int64
-	// Sources is how many sources are followed, SourceEvents counts events that were
-	// taken from them, SourceLate those that came too late for it, SourceFaults
-	// readings that failed.
-	Sources, SourceEvents, SourceLate, SourceFaults atomic.Int64
+	// Sources is how many sources are followed, SourcesFailing how many of them could
+	// not be read the last time. SourceEvents counts events that were taken from
+	// them, SourceLate those that came too late for it, SourceFaults readings that
+	// failed.
+	Sources, SourcesFailing, SourceEvents, SourceLate, SourceFaults atomic.Int64
 	// Announced counts notices that were put into the feed _system.
 	Announced atomic.Int64
 }

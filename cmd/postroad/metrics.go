@@ -58,6 +58,7 @@ func registerWaker(registry *prometheus.Registry, waker *worker.Waker) {
 		counter("waker_purged_total", "Deleted subscribers whose rows were removed.", &c.Purged),
 		counter("waker_removed_events_total", "Events removed from the log by its feed's retention.", &c.Removed),
 		gauge("sources_followed", "Feeds whose source this process follows.", value(&c.Sources)),
+		gauge("sources_failing", "Feeds whose source could not be read the last time.", value(&c.SourcesFailing)),
 		counter("source_events_total", "Events taken from the sources of feeds.", &c.SourceEvents),
 		counter("source_late_events_total", "Events of sources that came too late to be taken, or whose sequence became another record's.", &c.SourceLate),
 		counter("source_faults_total", "Readings of sources that failed.", &c.SourceFaults),
