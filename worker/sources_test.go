@@ -159,7 +159,9 @@ func TestSources(t *testing.T) {
 	b.eventually(func() bool { return b.read("mls").Head == 12 }, "the other server is followed")
 	_, err = b.log.UpdateFeed(t.Context(), "mls", eventlog.FeedPatch{Source: &eventlog.SourceChange{}})
 	b.check(err)
-	b.eventually(func() bool { return second.Counters().Sources.Load() == 0 && second.Counters().SourcesFailing.Load() == 0 }, "a source that was removed is not followed")
+	b.eventually(func() bool {
+		return second.Counters().Sources.Load() == 0 && second.Counters().SourcesFailing.Load() == 0
+	}, "a source that was removed is not followed")
 	page, err := b.log.Read(t.Context(), b.read("mls").ID, 0, 100)
 	b.check(err)
 	var got []int64

@@ -21,6 +21,15 @@ type feedDocument struct {
 		HardAge      string `json:"hardAge"`
 		CompactAfter string `json:"compactAfter"`
 	} `json:"retention"`
+	Source *struct {
+		URL    string `json:"url"`
+		Status struct {
+			State     string `json:"state"`
+			Reason    string `json:"reason"`
+			Late      int64  `json:"late"`
+			LastError string `json:"lastError"`
+		} `json:"status"`
+	} `json:"source"`
 	Epoch            int    `json:"epoch"`
 	Head             int64  `json:"head"`
 	FirstSequence    int64  `json:"firstSequence"`
@@ -224,6 +233,13 @@ func (p *program) feedCall(ctx context.Context, method, path string, in any, don
 	t.row("created", f.CreatedAt)
 	if f.Description != "" {
 		t.row("description", f.Description)
+	}
+	if f.Source != nil {
+		t.row("source", f.Source.URL)
+		t.row("source state", f.Source.Status.State+": "+f.Source.Status.Reason)
+		if f.Source.Status.LastError != "" {
+			t.row("source error", f.Source.Status.LastError)
+		}
 	}
 	if f.Retention.Age != "" {
 		t.row("retention", f.Retention.Age)
