@@ -132,7 +132,7 @@ func (f *forwarder) post(ctx context.Context, r forwardedRequest, n int) (taken 
 		_, _ = io.Copy(io.Discard, io.LimitReader(answer.Body, bodyBytesMax)) // else the connection could not be used again
 		_ = answer.Body.Close()
 		taken = answer.StatusCode >= 200 && answer.StatusCode <= 299
-		document["status"], text = answer.StatusCode, fmt.Sprintf("HTTP %d in %s", answer.StatusCode, took.Round(100*time.Microsecond))
+		document["status"], text = answer.StatusCode, fmt.Sprintf("HTTP %d in %.1f ms", answer.StatusCode, float64(took.Microseconds())/1000)
 	}
 	switch {
 	case taken:
