@@ -17,6 +17,7 @@ import (
 	"net/http/httputil"
 	"net/url"
 	"os"
+	"path"
 	"time"
 )
 
@@ -38,22 +39,22 @@ func main() {
 }
 
 func handler(api *url.URL, feed, token string) http.Handler {
-	stream := api.JoinPath("v1", "feeds", feed, "stream")
+	stream := path.Join("/", api.Path, "v1/feeds", feed, "stream")
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, r *http.Request) { http.ServeFileFS(w, r, pages, "eventsource.html") })
 	mux.HandleFunc("GET /fetch", func(w http.ResponseWriter, r *http.Request) { http.ServeFileFS(w, r, pages, "fetch.html") })
 	// The query, a filter say, and Last-Event-ID are handed on; each event goes out as
 	// it comes.
-	mux.Handle("GET /events", forward(stream, func(r *http.Request) { r.Header.Set("Authorization", "Bearer "+token) }))
-	mux.Handle("GET /own-events", forward(stream, func(*http.Request) {}))
+	mux.Handle("GET /events", forward(api, stream, func(r *http.Request) { r.Header.Set("Authorization", "Bearer "+token) }))
+	mux.Handle("GET /own-events", forward(api, stream, func(*http.Request) {}))
 	return mux
 }
 
-func forward(to *url.URL, change func(*http.Request)) http.Handler {
+func forward(to *url.URL, path string, change func(*http.Request)) http.Handler {
 	return &httputil.ReverseProxy{
 		FlushInterval: -1,
 		Rewrite: func(p *httputil.ProxyRequest) {
-			p.Out.URL.Scheme, p.Out.URL.Host, p.Out.URL.Path, p.Out.Host = to.Scheme, to.Host, to.Path, ""
+			p.Out.URL.Scheme, p.Out.URL.Host, p.Out.URL.Path, p.Out.Host = to.Scheme, to.Host, path, ""
 			p.Out.Header.Del("Cookie") // of the page's own sign-in
 			change(p.Out)
 		},

@@ -23,13 +23,13 @@ func TestHandler(t *testing.T) {
 	}))
 	defer api.Close()
 	defer close(release)
-	base, err := url.Parse(api.URL + "/base")
-	if err != nil {
-		t.Fatal(err)
-	}
-	server := httptest.NewServer(handler(base, "orders", "secret"))
-	defer server.Close()
-	get := func(path string) string {
+	get := func(base, path string) string {
+		to, err := url.Parse(api.URL + base)
+		if err != nil {
+			t.Fatal(err)
+		}
+		server := httptest.NewServer(handler(to, "orders", "secret"))
+		t.Cleanup(server.Close)
 		request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, server.URL+path, http.NoBody)
 		if err != nil {
 			t.Fatal(err)
@@ -47,13 +47,16 @@ func TestHandler(t *testing.T) {
 		return line
 	}
 	for path, want := range map[string]string{
-		"/events?after=3": "data: /base/v1/feeds/orders/stream?after=3 Bearer secret 7 cookie=\"\"\n",
-		"/own-events":     "data: /base/v1/feeds/orders/stream Bearer own 7 cookie=\"\"\n",
+		"/events?after=3": "data: BASE/v1/feeds/orders/stream?after=3 Bearer secret 7 cookie=\"\"\n",
+		"/own-events":     "data: BASE/v1/feeds/orders/stream Bearer own 7 cookie=\"\"\n",
 		"/":               "<!doctype html>\n",
 		"/fetch":          "<!doctype html>\n",
 	} {
-		if got := get(path); !strings.EqualFold(got, want) {
-			t.Errorf("%s: %q, want %q", path, got, want)
+		for _, base := range []string{"", "/", "/base"} {
+			want := strings.Replace(want, "BASE", strings.TrimSuffix(base, "/"), 1)
+			if got := get(base, path); got != want {
+				t.Errorf("%s behind %q: %q, want %q", path, base, got, want)
+			}
 		}
 	}
 }
