@@ -36,8 +36,8 @@ func (a *accessTokens) issue(id string, now, tokenEnds time.Time) (text string, 
 	if !tokenEnds.IsZero() && tokenEnds.Before(ends) {
 		ends = tokenEnds
 	}
-	signed := accessTokenPrefix + id + "_" + strconv.FormatInt(ends.Unix(), 10)
-	return signed + "_" + a.mac(signed), max(0, int64(time.Unix(ends.Unix(), 0).Sub(now)/time.Second))
+	signed := accessTokenPrefix + id + "_" + strconv.FormatInt(ends.Add(time.Second-1).Unix(), 10) // not too early
+	return signed + "_" + a.mac(signed), max(0, int64(ends.Sub(now)/time.Second))
 }
 
 // read returns what an access token of ours says; false for any other text.
