@@ -1,23 +1,31 @@
 package mutants
 
+// readFeed is how append_events reads a feed and its last event.
+const readFeed = `    SELECT f.sequences, f.epoch, f.floor_sequence, f.deleted_at, f.created_at, last.sequence, last.recorded_at
+    INTO v_feed
+    FROM feeds f LEFT JOIN LATERAL (
+        SELECT e.sequence, e.recorded_at FROM events e WHERE e.feed_id = f.id ORDER BY e.sequence DESC LIMIT 1) last ON true
+    WHERE f.id = p_feed;
+`
+
 // logMutants take out the rules of the log.
 var logMutants = []Mutant{
 	{
-		Rule: "One writer at a time", File: "store/migrations/00001_log.sql",
+		Rule: "One writer at a time", File: "store/migrations/00012_append.sql",
 		Old: "    PERFORM lock_feed(p_feed);\n", New: "",
 		Test: "eventlog.TestOrder",
 	},
 	{
 		// Keys that were there when the transaction began, before it had the lock.
-		Rule: "Look-up after the lock", File: "store/migrations/00001_log.sql",
+		Rule: "Look-up after the lock", File: "store/migrations/00012_append.sql",
 		Old:  "AND k.epoch = v_feed.epoch AND k.expires_at > v_now",
 		New:  "AND k.epoch = v_feed.epoch AND k.expires_at - p_keep BETWEEN now() - p_keep AND now()",
 		Test: "eventlog.TestSameKeyFromManyPublishers",
 	},
 	{
-		Rule: "A feed is judged under its lock", File: "store/migrations/00001_log.sql",
-		Old:  "    PERFORM lock_feed(p_feed);\n\n    SELECT * INTO v_feed FROM feeds WHERE id = p_feed;\n",
-		New:  "    SELECT * INTO v_feed FROM feeds WHERE id = p_feed;\n    PERFORM lock_feed(p_feed);\n",
+		Rule: "A feed is judged under its lock", File: "store/migrations/00012_append.sql",
+		Old:  "    PERFORM lock_feed(p_feed);\n\n" + readFeed,
+		New:  readFeed + "    PERFORM lock_feed(p_feed);\n",
 		Test: "eventlog.TestDeleteFeedBesideAppends",
 	},
 	{
@@ -26,7 +34,7 @@ var logMutants = []Mutant{
 		Test: "eventlog.TestDeleteFeedBesideAppends",
 	},
 	{
-		Rule: "No counter row", File: "store/migrations/00001_log.sql",
+		Rule: "No counter row", File: "store/migrations/00012_append.sql",
 		Old:  "    PERFORM lock_feed(p_feed);\n",
 		New:  "    PERFORM lock_feed(p_feed);\n    UPDATE feeds SET description = description WHERE id = p_feed;\n",
 		Test: "eventlog.TestForeignSnapshot",
@@ -37,7 +45,7 @@ var logMutants = []Mutant{
 		Test: "eventlog.TestLateCommitIsSeen",
 	},
 	{
-		Rule: "What changed, by snapshot", File: "store/migrations/00001_log.sql",
+		Rule: "What changed, by snapshot", File: "store/migrations/00012_append.sql",
 		Old: "CASE WHEN u.number = v_last THEN", New: "CASE WHEN u.number = v_head + 1 THEN",
 		Test: "eventlog.TestNotified",
 	},
@@ -47,7 +55,7 @@ var logMutants = []Mutant{
 		Test: "eventlog.TestGroup",
 	},
 	{
-		Rule: "A bad request fails alone", File: "store/migrations/00001_log.sql",
+		Rule: "A bad request fails alone", File: "store/migrations/00012_append.sql",
 		Old:  "            RETURN QUERY SELECT v_request, v_verdict, v_at - 1, v_head, 0, NULL::bigint[];",
 		New:  "            RAISE EXCEPTION 'conflict' USING ERRCODE = 'data_exception';",
 		Test: "eventlog.TestGroup",
@@ -63,43 +71,43 @@ var logMutants = []Mutant{
 		Test: "eventlog.TestOutcomeUnknown",
 	},
 	{
-		Rule: "Equal keys are judged alike", File: "store/migrations/00001_log.sql",
+		Rule: "Equal keys are judged alike", File: "store/migrations/00012_append.sql",
 		Old: "SELECT count(u.key) = count(DISTINCT u.key) INTO v_plain", New: "SELECT true INTO v_plain",
 		Test: "eventlog.TestIdempotencyKeys",
 	},
 	{
-		Rule: "Equal keys are judged alike", File: "store/migrations/00001_log.sql",
+		Rule: "Equal keys are judged alike", File: "store/migrations/00012_append.sql",
 		Old: "OR s.leading_hash <> s.hash ", New: "",
 		Test: "eventlog.TestIdempotencyKeys",
 	},
 	{
-		Rule: "Supplied numbers only rise", File: "store/migrations/00001_log.sql",
+		Rule: "Supplied numbers only rise", File: "store/migrations/00012_append.sql",
 		Old: "SELECT p_sequences[1] > v_head AND bool_and", New: "SELECT bool_and",
 		Test: "eventlog.TestSuppliedSequences",
 	},
 	{
-		Rule: "Supplied numbers only rise", File: "store/migrations/00001_log.sql",
+		Rule: "Supplied numbers only rise", File: "store/migrations/00012_append.sql",
 		Old: "IS DISTINCT FROM (s.name, s.record_key) THEN", New: "IS NULL THEN",
 		Test: "eventlog.TestSuppliedSequences",
 	},
 	{
-		Rule: "Recorded times never go back", File: "store/migrations/00001_log.sql",
-		Old: "greatest(clock_timestamp(), v_previous, v_feed.created_at)", New: "greatest(clock_timestamp(), v_feed.created_at)",
+		Rule: "Recorded times never go back", File: "store/migrations/00012_append.sql",
+		Old: "greatest(clock_timestamp(), v_feed.recorded_at, v_feed.created_at)", New: "greatest(clock_timestamp(), v_feed.created_at)",
 		Test: "eventlog.TestRecordedAt",
 	},
 	{
-		Rule: "Durable, whatever the session says", File: "store/migrations/00001_log.sql",
+		Rule: "Durable, whatever the session says", File: "store/migrations/00012_append.sql",
 		Old: "IF current_setting('synchronous_commit') IN ('off', 'local') THEN", New: "IF false THEN",
 		Test: "eventlog.TestSessionsAreDurable",
 	},
 	{
-		Rule: "Durable, whatever the session says", File: "store/migrations/00001_log.sql",
+		Rule: "Durable, whatever the session says", File: "store/migrations/00012_append.sql",
 		Old: "IF current_setting('transaction_isolation') <> 'read committed' THEN", New: "IF false THEN",
 		Test: "eventlog.TestSessionsAreDurable",
 	},
 	{
-		Rule: "A deleted feed's numbers are used up", File: "store/migrations/00001_log.sql",
-		Old: "v_head := greatest(v_head, v_feed.floor_sequence);", New: "v_head := coalesce(v_head, 0);",
+		Rule: "A deleted feed's numbers are used up", File: "store/migrations/00012_append.sql",
+		Old: "v_head := greatest(v_feed.sequence, v_feed.floor_sequence);", New: "v_head := coalesce(v_feed.sequence, 0);",
 		Test: "eventlog.TestDeleteFeedBesideAppends",
 	},
 	{
