@@ -34,7 +34,7 @@ func (s *Server) authorize(c *gin.Context, allowed permission) error {
 	if allowed&allowAnyone != 0 {
 		return nil
 	}
-	g := &grant{header: c.Request.Header.Get("Authorization"), allowed: allowed, feed: c.Param("feed"), id: c.Param("id")}
+	g := &grant{header: authorization(c.Request), allowed: allowed, feed: c.Param("feed"), id: c.Param("id")}
 	c.Set(grantKey, g)
 	var err error
 	if g.principal, err = s.identify(c.Request.Context(), g.header); err != nil {

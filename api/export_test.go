@@ -33,3 +33,10 @@ func (s *Server) Identify(ctx context.Context, header string) error {
 	_, err := s.identify(ctx, header)
 	return err
 }
+
+// Streams is how many streams follow the log.
+func (s *Server) Streams() int {
+	s.streams.mu.Lock()
+	defer s.streams.mu.Unlock()
+	return len(s.streams.open)
+}

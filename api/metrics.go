@@ -17,6 +17,10 @@ type metrics struct {
 	problems  *prometheus.CounterVec
 	stored    prometheus.Counter
 	repeated  prometheus.Counter
+
+	streams      *prometheus.GaugeVec
+	streamEvents prometheus.Counter
+	streamsEnded *prometheus.CounterVec
 }
 
 func newMetrics(registry *prometheus.Registry, polling func() int64) (*metrics, error) {
@@ -36,6 +40,7 @@ func newMetrics(registry *prometheus.Registry, polling func() int64) (*metrics, 
 		}, []string{"code"}),
 		stored: published.WithLabelValues("stored"), repeated: published.WithLabelValues("duplicate"),
 	}
+	streams := m.addStreams()
 	for _, code := range []Code{CodeBusy, CodeUnavailable, CodeOutcomeUnknown} {
 		m.problems.WithLabelValues(string(code)) // so that a rate sees the first one
 	}
@@ -43,10 +48,27 @@ func newMetrics(registry *prometheus.Registry, polling func() int64) (*metrics, 
 		Name: "postroad_http_long_polls", Help: "Long polls that wait for an event.",
 	}, func() float64 { return float64(polling()) })
 	var errs []error
-	for _, collector := range []prometheus.Collector{m.requests, m.durations, m.problems, published, waiting} {
+	for _, collector := range append(streams, m.requests, m.durations, m.problems, published, waiting) {
 		errs = append(errs, registry.Register(collector))
 	}
 	return m, errors.Join(errs...)
+}
+
+// addStreams makes the metrics of streams.
+func (m *metrics) addStreams() []prometheus.Collector {
+	m.streams = prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "postroad_streams", Help: "Streams that are open, by format.",
+	}, []string{"format"})
+	m.streamEvents = prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "postroad_stream_events_total", Help: "Events sent over streams.",
+	})
+	m.streamsEnded = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "postroad_streams_ended_total", Help: "Streams that ended, by reason.",
+	}, []string{"reason"})
+	for _, format := range []string{formatSSE, formatNDJSON, formatWebSocket} {
+		m.streams.WithLabelValues(format)
+	}
+	return []prometheus.Collector{m.streams, m.streamEvents, m.streamsEnded}
 }
 
 var statusClasses = [...]string{"1xx", "2xx", "3xx", "4xx", "5xx"}

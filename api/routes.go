@@ -72,6 +72,7 @@ func (s *Server) feedRoutes(add, plain register) {
 	add(http.MethodPost, "/v1/feeds/:feed/events", publishers, s.publish)
 	add(http.MethodGet, "/v1/feeds/:feed/events", readers, s.listEvents)
 	plain(http.MethodGet, "/v1/feeds/:feed/events/:sequence", readers, s.getEvent)
+	add(http.MethodGet, "/v1/feeds/:feed/stream", readers, s.streamFeed)
 	add(http.MethodDelete, "/v1/feeds/:feed/records/:resource/:key/data", adminOnly, s.within(eraseMax, s.eraseRecord))
 }
 
@@ -86,6 +87,7 @@ func (s *Server) subscriberRoutes(add, plain register) {
 	plain(http.MethodGet, "/v1/subscribers/:id/status", ownSubscriber, s.ofSubscriber(s.getStatus))
 	add(http.MethodGet, "/v1/subscribers/:id/events", ownSubscriber, s.ofSubscriber(s.pullEvents))
 	plain(http.MethodPost, "/v1/subscribers/:id/commit", ownSubscriber, s.ofSubscriber(s.commitEvents))
+	add(http.MethodGet, "/v1/subscribers/:id/stream", ownSubscriber, s.ofSubscriber(s.streamSubscriber))
 	plain(http.MethodGet, "/v1/subscribers/:id/attempts", ownSubscriber, s.ofSubscriber(s.listAttempts))
 	control(http.MethodPost, "/v1/subscribers/:id/pause", ownSubscriber, s.pause)
 	control(http.MethodPost, "/v1/subscribers/:id/resume", ownSubscriber, s.resume)

@@ -94,6 +94,17 @@ type Config struct {
 	// BodyIdle ends a request whose body brings nothing for so long. Default
 	// 30 s.
 	BodyIdle time.Duration
+	// StreamsMax bounds the streams that are open at once. Default 10,000.
+	StreamsMax int
+	// StreamWriteMax is how long a stream's reader may take for one piece of up to
+	// 64 KiB, or one message; one that takes longer is ended. Default 30 s.
+	StreamWriteMax time.Duration
+	// StreamHeartbeat is after how long without an event a stream shows that it
+	// lives. Default 15 s.
+	StreamHeartbeat time.Duration
+	// StreamCheck is how often the feeds and subscribers of open streams are looked
+	// at. Default 2 s.
+	StreamCheck time.Duration
 	// Tracer makes the spans of publications whose trace is recorded. nil: none;
 	// the publisher's own trace context is passed on to the consumer.
 	Tracer trace.Tracer
@@ -113,6 +124,10 @@ func (c Config) WithDefaults() Config {
 	setDefault(&c.EntityQueryMax, 4*time.Second)
 	setDefault(&c.UploadBytes, uploadBytesDefault)
 	setDefault(&c.BodyIdle, 30*time.Second)
+	setDefault(&c.StreamsMax, 10_000)
+	setDefault(&c.StreamWriteMax, 30*time.Second)
+	setDefault(&c.StreamHeartbeat, 15*time.Second)
+	setDefault(&c.StreamCheck, 2*time.Second)
 	if c.Publishing == nil && c.Log != nil {
 		c.Publishing = c.Log
 	}
@@ -165,8 +180,9 @@ type Server struct {
 	// pages are the tokens of OData's next links.
 	pages         func() (*odata.Tokens, error)
 	entityQueries *semaphore.Weighted
+	streams       *streams
 
-	// draining ends when the server drains: long polls end with it.
+	// draining ends when the server drains: long polls and streams end with it.
 	draining context.Context //nolint:containedctx // it is a signal, not a call's context
 	drain    context.CancelFunc
 }
@@ -215,19 +231,21 @@ func New(config Config) (*Server, error) {
 	s.starts = rate.NewLimiter(startsPerSecond, startsBurst)
 	access := accessTokens{key: accessKey, lasts: config.AccessTokenLasts}
 	s.tokens = newTokenCache(config.Store, access, config.TokenFresh, config.TokenUsePeriod, config.Logger)
+	s.streams = newStreams(s)
 	return s, nil
 }
 
 // Handler serves the API.
 func (s *Server) Handler() http.Handler { return s.engine }
 
-// Drain ends long polls at once and makes the server not ready; other requests
+// Drain ends long polls and streams at once and makes the server not ready; other requests
 // are served as before, and their connections closed after it. Call it before http.Server.Shutdown.
 func (s *Server) Drain() { s.drain() }
 
-// Close stops what runs in the background. It does not wait for Temporal.
+// Close waits for streams to end and stops what runs in the background. It does not wait for Temporal.
 func (s *Server) Close() {
 	s.drain()
+	s.streams.close()
 	s.wakes.close()
 	s.tokens.close()
 	if s.config.Client == nil {

@@ -281,3 +281,13 @@ func deleteFeed(ctx context.Context, tx pgx.Tx, name string) error {
 	}
 	return nil
 }
+
+// Deleted returns which of the feeds are deleted.
+func (l *Log) Deleted(ctx context.Context, ids []int64) ([]int64, error) {
+	rows, _ := l.pool.Query(ctx, `SELECT id FROM feeds WHERE id = ANY ($1::bigint[]) AND deleted_at IS NOT NULL`, ids)
+	deleted, err := pgx.CollectRows(rows, pgx.RowTo[int64])
+	if err != nil {
+		return nil, fmt.Errorf("look for deleted feeds: %w", err)
+	}
+	return deleted, nil
+}

@@ -120,6 +120,7 @@ func (f *Follower) Next(ctx context.Context, maxEvents, maxBytes int) (events []
 func (f *Follower) page(ctx context.Context, maxEvents, maxBytes int) error {
 	q := stretchQuery{feed: f.feed.id, after: f.scanned, filter: f.filter, scanRows: f.log.config.ScanRows}
 	q.rows, q.bytes = f.log.pageBounds(maxEvents, maxBytes)
+	f.log.reads.behind.Inc()
 	s, err := f.log.reader().stretch(ctx, q)
 	if err != nil {
 		return err

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 // Config says how much a Log may hold and how often it looks. The zero value
@@ -96,6 +97,9 @@ type Log struct {
 	notifier *notifier
 	tail     *tail
 
+	reads          readCounts
+	readsCollector prometheus.Collector
+
 	mu     sync.Mutex
 	cancel context.CancelFunc
 	loops  sync.WaitGroup
@@ -106,7 +110,8 @@ type Log struct {
 func New(pool *pgxpool.Pool, config Config) *Log {
 	config = config.WithDefaults()
 	l := &Log{pool: pool, config: config}
-	l.tail = newTail(pool, config)
+	l.reads, l.readsCollector = newReadCounts()
+	l.tail = newTail(pool, config, l.reads.tail)
 	l.notifier = newNotifier(pool, config, l.tail)
 	l.appender = newAppender(pool, config, l.notifier.note)
 	return l

@@ -21,6 +21,17 @@ func newMetrics() metrics {
 	}
 }
 
+// readCounts count the queries for events of those who follow the log.
+type readCounts struct{ tail, behind prometheus.Counter }
+
+func newReadCounts() (readCounts, prometheus.Collector) {
+	reads := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "postroad_log_reads_total",
+		Help: "Queries for events by those who follow the log: by the tail, once for all at the head, or by one that is behind it.",
+	}, []string{"by"})
+	return readCounts{tail: reads.WithLabelValues("tail"), behind: reads.WithLabelValues("behind")}, reads
+}
+
 // Collectors are the log's metrics, for a registry of the caller's.
 func (l *Log) Collectors() []prometheus.Collector {
 	queue := func(name, help string, read func(a *appender) int) prometheus.Collector {
@@ -31,7 +42,7 @@ func (l *Log) Collectors() []prometheus.Collector {
 		})
 	}
 	return []prometheus.Collector{
-		l.appender.metrics.groupEvents, l.appender.metrics.duration,
+		l.readsCollector, l.appender.metrics.groupEvents, l.appender.metrics.duration,
 		queue("events", "Events that wait to be stored or are being stored.", func(a *appender) int { return a.events }),
 		queue("bytes", "About how many bytes these events hold.", func(a *appender) int { return a.bytes }),
 		queue("events_max", "Events beyond which publishers are told that the queue is full.", func(a *appender) int { return a.config.QueueEvents }),

@@ -95,6 +95,9 @@ func (t *tail) bring(r *reading) {
 	if r.brought == nil {
 		return // it was not read: a fresh start looks at all feeds
 	}
+	if len(r.feeds) > 0 {
+		t.reads.Inc()
+	}
 	for _, f := range r.feeds {
 		b := r.brought[f.id] // empty where the feed is gone
 		t.rings.mark(f, b.floor, 0)

@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"postroad/internal/pglisten"
 )
@@ -25,7 +26,8 @@ const lookPause = time.Millisecond
 type tail struct {
 	pool   *pgxpool.Pool
 	config Config
-	name   string        // in what this process notifies others of
+	name   string // in what this process notifies others of
+	reads  prometheus.Counter
 	wake   chan struct{} // of capacity 1
 	closed chan struct{}
 
@@ -47,9 +49,9 @@ type tail struct {
 	failing  bool
 }
 
-func newTail(pool *pgxpool.Pool, config Config) *tail {
+func newTail(pool *pgxpool.Pool, config Config, reads prometheus.Counter) *tail {
 	return &tail{
-		pool: pool, config: config, name: uuid.NewString(), wake: make(chan struct{}, 1), closed: make(chan struct{}),
+		pool: pool, config: config, reads: reads, name: uuid.NewString(), wake: make(chan struct{}, 1), closed: make(chan struct{}),
 		feeds: map[int64]*feedTail{}, told: map[*feedTail]struct{}{}, listeners: map[int]func(int64, int64){},
 		behind: map[*feedTail]struct{}{}, rings: newRings(config),
 	}

@@ -133,8 +133,8 @@ func collect[T any](ctx context.Context, s *Store, what string, scan pgx.RowToFu
 }
 
 // collectNumbers reads the rows of a query that are a name and a number each.
-func (s *Store) collectNumbers(ctx context.Context, what, query string) (map[string]int64, error) {
-	rows, err := s.pool.Query(ctx, query)
+func (s *Store) collectNumbers(ctx context.Context, what, query string, args ...any) (map[string]int64, error) {
+	rows, err := s.pool.Query(ctx, query, args...)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", what, err)
 	}

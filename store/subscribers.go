@@ -122,6 +122,13 @@ func (s *Store) CountByFeed(ctx context.Context, feedID int64) (int64, error) {
 	return n, nil
 }
 
+// Versions returns the configuration's version of those of the subscribers named
+// that are there, tombstones left out.
+func (s *Store) Versions(ctx context.Context, ids []string) (map[string]int64, error) {
+	return s.collectNumbers(ctx, "read versions of subscribers", `SELECT s.id, s.version FROM subscribers s JOIN runs r ON r.id = s.id
+		WHERE NOT r.deleted AND s.id = ANY ($1)`, ids)
+}
+
 // loadRecord reads what Load does, but for held keys and the replay.
 const loadRecord = `SELECT s.config, s.version, s.feed_id, f.name, f.epoch, s.created_at, s.updated_at, s.secrets, clock_timestamp(),
 		f.floor_sequence, r.lost_through, ` + feedHead + `,
