@@ -25,7 +25,7 @@ type EntityQuery struct {
 	// Where is a condition on events; empty: all pass.
 	Where string
 	// After is a condition on what comes after an event that was read before;
-	// empty: this is the beginning. Count knows no After.
+	// empty: this is the beginning. Not together with Count, which knows no pages.
 	After string
 	// Order is what follows ORDER BY.
 	Order string

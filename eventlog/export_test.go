@@ -72,3 +72,6 @@ func (t *tail) feedOf(feed int64) *feedTail {
 	defer t.mu.Unlock()
 	return t.feeds[feed]
 }
+
+// PageSQL is the query for a page of EntityEvents.
+func (q EntityQuery) PageSQL() (sql string, args []any) { return q.pageSQL() }
