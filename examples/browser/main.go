@@ -12,7 +12,8 @@ package main
 import (
 	"embed"
 	"flag"
-	"log"
+	"fmt"
+	"log/slog"
 	"net/http"
 	"net/http/httputil"
 	"net/url"
@@ -29,13 +30,20 @@ func main() {
 	feed := flag.String("feed", "default", "the `feed` to show")
 	listen := flag.String("listen", "127.0.0.1:3000", "the `address` to listen on")
 	flag.Parse()
-	target, err := url.Parse(*api)
-	if err != nil {
-		log.Fatal(err)
+	if err := run(*api, *feed, *listen); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
 	}
-	log.Printf("open http://%s/ or http://%s/fetch", *listen, *listen)
-	server := http.Server{Addr: *listen, Handler: handler(target, *feed, os.Getenv("POSTROAD_TOKEN")), ReadHeaderTimeout: 10 * time.Second}
-	log.Fatal(server.ListenAndServe())
+}
+
+func run(api, feed, listen string) error {
+	target, err := url.Parse(api)
+	if err != nil {
+		return err
+	}
+	slog.Info("open http://" + listen + "/ or http://" + listen + "/fetch")
+	server := http.Server{Addr: listen, Handler: handler(target, feed, os.Getenv("POSTROAD_TOKEN")), ReadHeaderTimeout: 10 * time.Second}
+	return server.ListenAndServe()
 }
 
 func handler(api *url.URL, feed, token string) http.Handler {

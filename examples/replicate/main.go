@@ -18,7 +18,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"log"
+	"log/slog"
 	"net/http"
 	"net/url"
 	"os"
@@ -35,10 +35,13 @@ func main() {
 	every := flag.Duration("every", 5*time.Second, "how long to wait once all is there; 0 ends the program then")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
 	r := replica{root: strings.TrimSuffix(*from, "/") + "/", token: os.Getenv("POSTROAD_TOKEN")}
-	if err := r.run(ctx, *to, *every); err != nil && ctx.Err() == nil {
-		log.Fatal(err)
+	err := r.run(ctx, *to, *every)
+	stopped := ctx.Err() != nil
+	stop()
+	if err != nil && !stopped {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
 	}
 }
 
@@ -61,13 +64,13 @@ func (r *replica) run(ctx context.Context, name string, every time.Duration) (er
 		before := r.position
 		err := r.catchUp(ctx)
 		if r.position != before {
-			log.Printf("events up to %d are in %s", r.position, name)
+			slog.Info("copied", "position", r.position, "file", name)
 		}
 		switch {
 		case every == 0 || err != nil && !errors.As(err, new(*temporaryError)):
 			return err
 		case err != nil:
-			log.Printf("%v; trying again in %s", err, every)
+			slog.Warn("not copied", "error", err, "again_in", every)
 		}
 		select {
 		case <-time.After(every):
@@ -125,6 +128,8 @@ type page struct {
 	NextLink string            `json:"@odata.nextLink"`
 }
 
+var client = http.Client{Timeout: time.Minute}
+
 func (r *replica) get(ctx context.Context, address string) (p page, err error) {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, address, http.NoBody)
 	if err != nil {
@@ -134,7 +139,7 @@ func (r *replica) get(ctx context.Context, address string) (p page, err error) {
 	request.Header.Set("Accept", "application/json")
 	request.Header.Set("OData-MaxVersion", "4.01")
 	request.Header.Set("Prefer", "odata.maxpagesize=1000")
-	answer, err := http.DefaultClient.Do(request)
+	answer, err := client.Do(request)
 	if err != nil {
 		return p, &temporaryError{err}
 	}

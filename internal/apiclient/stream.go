@@ -23,7 +23,7 @@ const (
 	streamLineBytesMax = 16 << 20
 )
 
-// ErrAgain, returned for an item, makes a Stream begin again at that item.
+// ErrAgain makes a Stream begin again at the item for which it is returned.
 var ErrAgain = errors.New("take the stream up again")
 
 // Stream follows a stream of NDJSON and takes it up again where it broke off.

@@ -56,7 +56,7 @@ func answer(cut bool, lines ...string) func(http.ResponseWriter) {
 		_, _ = io.WriteString(w, strings.Join(lines, "\n")+"\n")
 		if cut {
 			_ = http.NewResponseController(w).Flush()
-			panic(http.ErrAbortHandler) //nolint:forbidigo // net/http's own way to drop a connection
+			panic(http.ErrAbortHandler) // net/http's own way to drop a connection
 		}
 	}
 }
@@ -138,7 +138,7 @@ func TestStream_ends(t *testing.T) {
 		"refused":                  {turns: []func(http.ResponseWriter){refusal(403)}, says: "403"},
 		"refused later":            {turns: []func(http.ResponseWriter){answer(true, item(1)), refusal(401)}, says: "401"},
 		"away from the first":      {turns: []func(http.ResponseWriter){refusal(503)}, says: "503"},
-		"cut off before an answer": {turns: []func(http.ResponseWriter){func(http.ResponseWriter) { panic(http.ErrAbortHandler) }}, says: "cannot reach"}, //nolint:forbidigo // as above
+		"cut off before an answer": {turns: []func(http.ResponseWriter){func(http.ResponseWriter) { panic(http.ErrAbortHandler) }}, says: "cannot reach"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -202,7 +202,7 @@ func TestStream_pauses(t *testing.T) {
 		s.Waiting = func(_ error, pause time.Duration) { pauses = append(pauses, pause) }
 		busy := false
 		_ = s.Follow(ctx, func(apiclient.Item) error {
-			time.Sleep(2 * time.Minute) // what an item takes is no silence
+			<-time.After(2 * time.Minute) // what an item takes is no silence
 			busy = true
 			return nil
 		})
