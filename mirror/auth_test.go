@@ -104,3 +104,17 @@ func TestMirrorAuthRefused(t *testing.T) {
 		})
 	}
 }
+
+// TestMirrorTokenStays: a nextLink to another host is not asked for, with the
+// token or without.
+func TestMirrorTokenStays(t *testing.T) {
+	t.Parallel()
+	elsewhere := newSource(t, numbered(upTo(100)...))
+	s, feed := newSource(t, numbered(upTo(100)...)), newFeed(t)
+	s.pageMax, s.links = 20, elsewhere.absolute
+	must(t, once(t, s, feed, mirror.Config{Auth: mirror.Auth{Token: "of-the-source"}}))
+	same(t, feed, s.events)
+	if asked := elsewhere.queries(); len(asked) > 0 {
+		t.Errorf("another host was asked %q", asked)
+	}
+}

@@ -1,6 +1,7 @@
 package main_test
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -14,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	main "postroad/cmd/postroad"
 	"postroad/internal/apiclient"
 	"postroad/internal/config"
 	"postroad/internal/streams"
@@ -173,4 +175,51 @@ func TestMirrorCommandRefused(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestMirrorOfPostroad: a feed that Postroad itself serves as EntityEvent is
+// mirrored with exactly its tuples, by the command and as a feed's source.
+func TestMirrorOfPostroad(t *testing.T) {
+	t.Parallel()
+	dir := stack(t)
+	target, err := config.Search{DataDir: dir}.Find(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	api := &apiclient.Client{URL: target.URL, Token: target.Token}
+	lines, err := streams.Lines("sdk-go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "events.ndjson")
+	if err := os.WriteFile(file, bytes.Join(lines, []byte("\n")), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	on(t, "feed", "create", "original").want(t, ok)
+	on(t, "publish", file, "--feed", "original").want(t, ok)
+	want := mirrored(t, api, "original")
+	if len(want) != len(lines) {
+		t.Fatalf("the original has %d events, want %d", len(want), len(lines))
+	}
+
+	root := target.URL + "/odata/original/"
+	on(t, "mirror", "--from", root, "--feed", "copied", "--source-token-file", config.TokenFile(dir), "--once", "--horizon", "1s").
+		want(t, ok).contains(t, "12,525 events taken, feed copied is at sequence 12525")
+	source := map[string]any{"url": root, "horizon": "1s", "poll": "100ms", "auth": map[string]string{"type": "bearer", "token": target.Token}}
+	made := map[string]any{"name": "followed", "source": source}
+	if _, err := api.Do(t.Context(), apiclient.Request{Method: http.MethodPost, Path: "/v1/feeds", In: made}, nil); err != nil {
+		t.Fatal(err)
+	}
+	testkit.Eventually(t, startMax, func() bool { return len(want) == len(mirrored(t, api, "followed")) }, "the source is followed to its end")
+	for _, feed := range []string{"copied", "followed"} {
+		if got := mirrored(t, api, feed); fmt.Sprint(got) != fmt.Sprint(want) {
+			t.Errorf("feed %s has %d events, the original %d, or they differ", feed, len(got), len(want))
+		}
+	}
+	on(t, "feed", "get", "followed").want(t, ok).contains(t, root, "following: All that the source showed is in the feed.")
+	r := invoke(t, main.Invocation{
+		Args: []string{"publish", "-", "--feed", "followed", "--data-dir", dir}, WorkDir: t.TempDir(),
+		Stdin: strings.NewReader(`{"sequence":99999,"resourceName":"A","resourceRecordKey":"1"}`),
+	})
+	r.want(t, conflict).contains(t, "has-source")
 }
