@@ -36,7 +36,7 @@ func once(t *testing.T, s *source, feed *logFeed, config mirror.Config) error {
 	}
 	m, err := mirror.New(quick(config), feed)
 	must(t, err)
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
 	defer cancel()
 	return m.Run(ctx)
 }
