@@ -41,6 +41,10 @@ type Config struct {
 	Slots int // 20,000
 	// Linger is how long a run that has nothing to send stays before it parks.
 	Linger time.Duration // 30 s
+	// SitOut is the longest wait that Deliver stays for, while there are slots: the
+	// row says what it waits for and no lease is held. A longer one is for Temporal
+	// to time. Negative: it stays for none.
+	SitOut time.Duration // 4 s: shorter than the first step of a schedule
 	// Touch is how often an idle run marks its row as looked at.
 	Touch time.Duration // 10 s
 	// LeaseTrust is how long a confirmed lease may be relied on, and so how
@@ -83,6 +87,7 @@ func (c Config) withDefaults() Config {
 	setDefault(&c.BudgetShort, 5*time.Second)
 	setDefault(&c.Slots, 20_000)
 	setDefault(&c.Linger, 30*time.Second)
+	setDefault(&c.SitOut, 4*time.Second)
 	setDefault(&c.Touch, 10*time.Second)
 	setDefault(&c.LeaseTrust, time.Second)
 	setDefault(&c.LeaseLost, 30*time.Second)

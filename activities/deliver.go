@@ -56,29 +56,56 @@ func (a *Activities) Deliver(ctx context.Context, in contract.DeliverInput) (con
 	defer a.counters.Delivering.Add(-1)
 	began := time.Now()
 	base := context.WithoutCancel(ctx)
+	seat, leave := a.runs.seat(in.Subscriber)
+	defer leave()
 	var delivered int64
 	for {
 		if a.stopping(ctx) {
 			return contract.DeliverResult{Outcome: contract.OutcomeInterrupted, Delivered: delivered}, nil
 		}
+		seat.settle()
 		r, result, err := a.take(base, in.Subscriber, began)
-		if err != nil || r == nil {
-			result.Delivered = delivered
-			return result, err
+		if err == nil && r != nil {
+			end := r.deliver(ctx)
+			delivered += r.delivered
+			inTime := time.Now().Before(a.deadline(began))
+			if (end == endControl || end == endReplayed) && inTime {
+				continue
+			}
+			result, err = a.outcome(base, r, end)
+			if end == endStopped && err == nil && result.Outcome == contract.OutcomeMore && inTime {
+				continue // the wait was over before it could be told of
+			}
 		}
-		end := r.deliver(ctx)
-		delivered += r.delivered
-		inTime := time.Now().Before(a.deadline(began))
-		if (end == endControl || end == endReplayed) && inTime {
+		if err == nil && a.sitOut(ctx, seat, &result, began) {
 			continue
-		}
-		result, err = a.outcome(base, r, end)
-		if end == endStopped && err == nil && result.Outcome == contract.OutcomeMore && inTime {
-			continue // the wait was over before it could be told of
 		}
 		result.Delivered = delivered
 		return result, err
 	}
+}
+
+// sitOut stays for a short wait, which would cost Temporal a timer and another
+// Deliver, and reports whether to take the row up again. The row is as it would be
+// had Deliver returned: it says what it waits for, and nobody has the lease. So
+// whatever else becomes of the row, a control or the death of this process, finds
+// it at rest; a control ends the stay, and who takes the row up next decides.
+func (a *Activities) sitOut(ctx context.Context, seat seat, result *contract.DeliverResult, began time.Time) bool {
+	left := time.Duration(result.RemainingMillis) * time.Millisecond
+	if result.Outcome != contract.OutcomeBackoff || left > a.cfg.SitOut || a.pressedBy(a.runs.slots()+1) || time.Now().Add(left).After(a.deadline(began)) {
+		return false
+	}
+	a.runs.sitting.Add(1)
+	defer a.runs.sitting.Add(-1)
+	timer := time.NewTimer(left)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-seat:
+	case <-a.draining:
+	case <-ctx.Done():
+	}
+	return true
 }
 
 // deadline is when the budget of a Deliver is used up. It comes closer while

@@ -16,3 +16,6 @@ func (a *Activities) Draining(subscriber string) bool {
 // Known reports whether a run of the subscriber holds its lease and hears of
 // controls.
 func (a *Activities) Known(subscriber string) bool { return len(a.runs.of(subscriber)) > 0 }
+
+// Sitting is how many sit a wait out.
+func (a *Activities) Sitting() int { return int(a.runs.sitting.Load()) }

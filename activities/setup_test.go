@@ -47,11 +47,11 @@ type bundle struct {
 	end   func() // ends it before the test does
 }
 
-// fast are periods that tests need not wait for.
+// fast are periods that tests need not wait for. Deliver returns at every wait.
 var fast = activities.Config{
 	Linger: 300 * time.Millisecond, Touch: 50 * time.Millisecond, LeaseTrust: 200 * time.Millisecond,
 	ControlPoll: 20 * time.Millisecond, AttemptsEvery: 20 * time.Millisecond,
-	DrainRequests: 2 * time.Second, ReleaseTimeout: time.Second,
+	DrainRequests: 2 * time.Second, ReleaseTimeout: time.Second, SitOut: -1,
 }
 
 // setup makes a worker over a new database; changes are made to fast.
