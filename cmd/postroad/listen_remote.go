@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -127,6 +128,10 @@ func (f *forwarder) post(ctx context.Context, r forwardedRequest, n int) (taken 
 	document := map[string]any{"sequence": r.Sequence, "attempt": n, "durationMs": float64(took.Microseconds()) / 1000}
 	text := ""
 	if err != nil {
+		var outer *url.Error // it repeats method and URL
+		if errors.As(err, &outer) {
+			err = outer.Err
+		}
 		document["error"], text = err.Error(), err.Error()
 	} else {
 		_, _ = io.Copy(io.Discard, io.LimitReader(answer.Body, bodyBytesMax)) // else the connection could not be used again

@@ -7,6 +7,8 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -14,6 +16,7 @@ import (
 	"time"
 
 	main "postroad/cmd/postroad"
+	"postroad/consumer"
 	"postroad/internal/testkit"
 )
 
@@ -170,3 +173,45 @@ func TestListen_skipsErrors(t *testing.T) {
 		}
 	}
 }
+
+// TestListen_verified: what is forwarded passes a consumer's check of signature and
+// order, and the subscriber stays where it is.
+func TestListen_verified(t *testing.T) {
+	t.Parallel()
+	on(t, "feed", "create", "forwarded").want(t, ok)
+	made := on(t, "subscriber", "create", "forwarded", "--feed", "forwarded", "--endpoint", "http://127.0.0.1:1/", "--start", "beginning", "--json").want(t, ok)
+	var subscriber struct{ Signing struct{ Secret string } }
+	if err := json.Unmarshal([]byte(made.stdout), &subscriber); err != nil {
+		t.Fatal(err)
+	}
+	on(t, "subscriber", "pause", "forwarded").want(t, ok)
+	file := filepath.Join(t.TempDir(), "events.ndjson")
+	if err := os.WriteFile(file, []byte(strings.Repeat(`{"resourceName":"Property","resourceRecordKey":"a"}`+"\n", 3)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	on(t, "publish", file, "--feed", "forwarded").want(t, ok)
+	var position consumer.Position
+	handler, err := consumer.New(consumer.Config{
+		Secrets: []string{subscriber.Signing.Secret}, Store: positions{&position},
+		Handle: func(_ context.Context, b consumer.Batch) error { position = b.Position(); return nil },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := httptest.NewServer(handler)
+	defer server.Close()
+	until(t, "3  HTTP 200", main.Invocation{
+		Args: []string{"listen", "--subscriber", "forwarded", "--forward", server.URL, "--data-dir", stack(t)},
+	}).want(t, ok).contains(t, "3 requests; go on with --after 3")
+	if position.Sequence != 3 {
+		t.Errorf("the consumer is at %+v", position)
+	}
+	on(t, "status", "forwarded").want(t, ok).contains(t, "0 of 3")
+	until(t, `"sequence":3`, main.Invocation{Args: []string{"tail", "forwarded", "--after", "1", "--json", "--data-dir", stack(t)}}).want(t, ok).contains(t, `"sequence":2`)
+	on(t, "subscriber", "delete", "forwarded").want(t, ok)
+}
+
+// positions keeps a position in memory.
+type positions struct{ at *consumer.Position }
+
+func (p positions) LastSequence(context.Context) (consumer.Position, error) { return *p.at, nil }
