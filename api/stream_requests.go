@@ -19,6 +19,9 @@ func (s *Server) renderRequests(ctx context.Context, record store.Record, partit
 	if err != nil {
 		return nil, err
 	}
+	if l.Subscriber.Mode == event.ModePull {
+		return nil, store.ErrPulls
+	}
 	sub := l.Subscriber
 	sub.Endpoint = event.Endpoint{URL: "https://endpoint.invalid/"}
 	sub.Auth = event.Auth{Type: event.AuthNone}

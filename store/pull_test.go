@@ -398,6 +398,37 @@ func (w *watcher) finished() bool {
 	return len(w.done) == len(w.keys)
 }
 
+// TestPullIsNeverParked: a run that parks a row which became one of mode pull
+// meanwhile gives it back instead.
+func TestPullIsNeverParked(t *testing.T) {
+	b := setup(t)
+	sub := subscriber("acme")
+	sub.Start = event.Start{Where: "beginning"}
+	_, err := b.Create(t.Context(), sub, event.Secrets{})
+	check(t, err)
+	b.events("a")
+	lease := uuid.New()
+	taken, err := b.TakeLease(t.Context(), "acme", lease)
+	check(t, err)
+	sub.Mode = event.ModePull
+	_, result, err := b.Replace(t.Context(), sub.Defaulted(), event.Secrets{}, store.Change{Source: "api"})
+	check(t, err)
+	if result.InForce || !taken.Held {
+		t.Errorf("%+v beside %+v", result, taken)
+	}
+	if p := b.wantPull(1); !p.Blocked {
+		t.Errorf("%+v", p)
+	}
+	b.write(&store.Checkpoint{ID: "acme", Lease: lease, Number: 1, Park: true})
+	if run, err := b.Run(t.Context(), "acme"); err != nil || run.Parked || run.Lease != nil {
+		t.Errorf("%+v, %v", run, err)
+	}
+	b.wantPull(1, 1)
+	if taken, err := b.TakeLease(t.Context(), "acme", uuid.New()); err != nil || taken.Held {
+		t.Errorf("%+v, %v", taken, err)
+	}
+}
+
 // TestPullStatus: the status knows what is out.
 func TestPullStatus(t *testing.T) {
 	b := setup(t)

@@ -136,6 +136,10 @@ func (p *program) subscriberListCommand() *cobra.Command {
 			}
 			t := p.table("ID", "FEED", "ENDPOINT", "FORMAT", "BATCH", "LANES", "LABEL")
 			for _, s := range list {
+				if s.Mode == event.ModePull {
+					t.row(s.ID, s.Feed, "(pull)", "", "", "", "")
+					continue
+				}
 				t.row(s.ID, s.Feed, s.Endpoint.URL, s.Format, s.BatchSize.String(), s.Lanes.String(), s.Label)
 			}
 			return t.flush()

@@ -32,6 +32,8 @@ type subscriberFlags struct {
 	eventAttempts                                 int
 	bearerTokenFile, signing, signingSecretFile   string
 	owner, description, alertLag                  string
+	mode, leaseDuration                           string
+	leases                                        int
 
 	feed, start string
 }
@@ -40,6 +42,9 @@ type subscriberFlags struct {
 func (s *subscriberFlags) add(f *pflag.FlagSet) {
 	f.StringVar(&s.file, "file", "", "JSON `file` with the configuration, - for standard input; flags go before it")
 	f.StringVar(&s.endpoint, "endpoint", "", "where the events go, a `URL`")
+	f.StringVar(&s.mode, "mode", "", "`push`, or pull: the consumer fetches its events and commits them")
+	f.StringVar(&s.leaseDuration, "lease-duration", "", "of mode pull: how long what was fetched is nobody else's, `1s-10m`")
+	f.IntVar(&s.leases, "leases", 0, "of mode pull: how many `leases` may be out at once, 1-16; with 1 everything comes in order")
 	f.StringVar(&s.timeout, "timeout", "", "the longest a request may take, `1s-60s`")
 	f.StringArrayVar(&s.headers, "header", nil, "`\"Name: value\"` sent with every request; may be given more than once")
 	f.StringVar(&s.label, "label", "", "the source `label` sent with every request")
@@ -85,6 +90,9 @@ func (s *subscriberFlags) document(p *program, flags *pflag.FlagSet) (map[string
 		value any
 	}{
 		{"endpoint", []string{"endpoint", "url"}, s.endpoint},
+		{"mode", []string{"mode"}, s.mode},
+		{"lease-duration", []string{"pull", "leaseDuration"}, s.leaseDuration},
+		{"leases", []string{"pull", "leases"}, s.leases},
 		{"timeout", []string{"endpoint", "timeout"}, s.timeout},
 		{"label", []string{"label"}, s.label},
 		{"label-header", []string{"labelHeader"}, s.labelHeader},

@@ -35,7 +35,9 @@ type Mutant struct {
 // All are all mutants.
 func All() []Mutant {
 	var all []Mutant
-	for _, list := range [][]Mutant{logMutants, retentionMutants, leaseMutants, runMutants, planMutants, asideMutants, wakerMutants, noticeMutants, workflowMutants, mirrorMutants} {
+	for _, list := range [][]Mutant{
+		logMutants, retentionMutants, leaseMutants, runMutants, planMutants, asideMutants, pullMutants, wakerMutants, noticeMutants, workflowMutants, mirrorMutants,
+	} {
 		all = append(all, list...)
 	}
 	return all
