@@ -103,7 +103,8 @@ func (s *pullScan) look(sequence int64, key event.Key, eventType string, size in
 	if s.passSettled(sequence) {
 		return
 	}
-	owed := s.p.filter.Match(key.ResourceName, eventType)
+	// What is in somebody's hands stays theirs, whatever the filter says by now.
+	owed := s.out[sequence] || s.p.filter.Match(key.ResourceName, eventType)
 	switch {
 	case !owed:
 	case s.out[sequence] || s.busy[key]:

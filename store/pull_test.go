@@ -148,6 +148,27 @@ func TestPullSeveralLeases(t *testing.T) {
 	b.wantPull(10, 8)
 }
 
+// TestPullFilterChanges: what is out when the filter stops matching it is not
+// passed, nor its record in other hands, until it is committed or over.
+func TestPullFilterChanges(t *testing.T) {
+	b := setup(t)
+	sub := b.puller(leases(2))
+	b.exec(`INSERT INTO events (feed_id, sequence, recorded_at, resource_name, resource_key, event_type)
+		SELECT f.id, n, clock_timestamp(), 'Property', 'a', CASE WHEN n = 3 THEN 'new' ELSE 'old' END FROM feeds f, generate_series(1, 3) n WHERE f.name = 'default'`)
+	p := b.wantPull(2, 1, 2)
+	sub.Filter.EventTypes = []string{"new"}
+	_, _, err := b.Replace(t.Context(), sub, event.Secrets{}, store.Change{Source: "api"})
+	check(t, err)
+	if p := b.wantPull(10); !p.Blocked {
+		t.Errorf("a record is in two pairs of hands: %+v", p)
+	}
+	b.wantPosition(0)
+	b.commit(1, p.Lease)
+	b.over(p.Lease)
+	b.wantPull(10, 3)
+	b.wantPosition(2)
+}
+
 // TestCommit refuses what is not handed out, and does nothing twice.
 func TestCommit(t *testing.T) {
 	b := setup(t)
