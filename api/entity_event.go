@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -210,10 +211,14 @@ func (r *entityRequest) query(page odata.Page) (eventlog.EntityQuery, error) {
 // readEntities asks the log when it is its turn.
 func (s *Server) readEntities(c *gin.Context, q eventlog.EntityQuery) (found []event.Event, more bool, total int64, err error) {
 	ctx := c.Request.Context()
-	if s.entityQueries.Acquire(ctx, 1) != nil {
-		return nil, false, 0, &Problem{
-			Code: CodeBusy, RetryAfter: time.Second, Detail: "Too many queries are under way. Try again later.", cause: ctx.Err(),
+	// Whoever waits must have time for a query left.
+	waiting, cancel := context.WithTimeout(ctx, s.config.DatabaseMax-s.config.EntityQueryMax)
+	defer cancel()
+	if err := s.entityQueries.Acquire(waiting, 1); err != nil {
+		if ctx.Err() != nil {
+			return nil, false, 0, err // the client went away
 		}
+		return nil, false, 0, &Problem{Code: CodeBusy, RetryAfter: time.Second, Detail: "Too many queries are under way. Try again later.", cause: err}
 	}
 	defer s.entityQueries.Release(1)
 	q.Max = s.config.EntityQueryMax

@@ -85,8 +85,8 @@ type Config struct {
 	// DatabaseMax bounds a request's work in the database, other than
 	// publishing and long polls. Default 5 s.
 	DatabaseMax time.Duration
-	// EntityQueryMax bounds a query of an OData client; at DatabaseMax its answer is
-	// that the database is away. Default 4 s.
+	// EntityQueryMax bounds a query of an OData client, which waits for its turn for
+	// what is left of DatabaseMax. Default 4/5 of that.
 	EntityQueryMax time.Duration
 	// UploadBytes bounds the published bodies held in memory at once. Default
 	// 256 MiB.
@@ -121,7 +121,7 @@ func (c Config) WithDefaults() Config {
 	setDefault(&c.TokenUsePeriod, time.Minute)
 	setDefault(&c.ForceWait, 5*time.Second)
 	setDefault(&c.DatabaseMax, 5*time.Second)
-	setDefault(&c.EntityQueryMax, 4*time.Second)
+	setDefault(&c.EntityQueryMax, c.DatabaseMax*4/5)
 	setDefault(&c.UploadBytes, uploadBytesDefault)
 	setDefault(&c.BodyIdle, 30*time.Second)
 	setDefault(&c.StreamsMax, 10_000)

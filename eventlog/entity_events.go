@@ -38,7 +38,7 @@ type EntityQuery struct {
 	Skip, Limit int64
 	// Count asks for the number of events, Skip and Limit apart.
 	Count bool
-	// Max is how long each of the queries may take. Default 4 s.
+	// Max is how long the queries may take together. Default 4 s.
 	Max time.Duration
 }
 
@@ -50,10 +50,11 @@ type EntityQuery struct {
 // Errors: ErrTooExpensive.
 func (l *Log) EntityEvents(ctx context.Context, q EntityQuery) (events []event.Event, more bool, total int64, err error) {
 	setDefault(&q.Max, 4*time.Second)
+	began := time.Now()
 	total = -1
 	// One round trip begins and bounds: whoever cancels in the database keeps the
 	// connection, and a context's end would cost it.
-	options := pgx.TxOptions{BeginQuery: fmt.Sprintf("BEGIN READ ONLY; SET LOCAL statement_timeout = %d", max(1, q.Max.Milliseconds()))}
+	options := pgx.TxOptions{BeginQuery: "BEGIN READ ONLY; " + timeoutSQL(q.Max)}
 	err = pgx.BeginTxFunc(ctx, l.pool, options, func(tx pgx.Tx) error {
 		if q.Count {
 			sql, args := q.countSQL()
@@ -63,6 +64,11 @@ func (l *Log) EntityEvents(ctx context.Context, q EntityQuery) (events []event.E
 		}
 		if q.Limit <= 0 {
 			return nil
+		}
+		if q.Count { // what is left of the time
+			if _, err := tx.Exec(ctx, timeoutSQL(q.Max-time.Since(began))); err != nil {
+				return fmt.Errorf("bound query: %w", err)
+			}
 		}
 		sql, args := q.pageSQL()
 		rows, err := tx.Query(ctx, sql, args...)
@@ -80,6 +86,10 @@ func (l *Log) EntityEvents(ctx context.Context, q EntityQuery) (events []event.E
 		return nil, false, -1, fmt.Errorf("read entity events of feed %d: %w", q.Feed, ErrTooExpensive)
 	}
 	return nil, false, -1, fmt.Errorf("read entity events of feed %d: %w", q.Feed, err)
+}
+
+func timeoutSQL(d time.Duration) string {
+	return fmt.Sprintf("SET LOCAL statement_timeout = %d", max(1, d.Milliseconds()))
 }
 
 const queryCanceled = "57014" // SQLSTATE
