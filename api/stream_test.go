@@ -406,7 +406,8 @@ func TestStream_bearerProtocol(t *testing.T) {
 	if i := message(t, conn); i.Sequence != 1 {
 		t.Errorf("%s", i.text)
 	}
-	if _, response, err = dial("pr_wrong"); err == nil || response == nil || response.StatusCode != 401 {
+	_, response, err = dial("pr_wrong") //nolint:bodyclose // it was read by Dial
+	if err == nil || response == nil || response.StatusCode != 401 {
 		t.Errorf("with a wrong token: %v, %v", response, err)
 	}
 	a := b.call("GET", streamPath, "", "Authorization", "", "Sec-WebSocket-Protocol", "bearer."+made.Token)

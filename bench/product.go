@@ -93,7 +93,7 @@ func (r *run) startProduct(ctx context.Context) error {
 // manyConnections is a client whose connections are all used again: net/http keeps
 // two of them, and the others would be made anew for each request.
 func manyConnections() *http.Client {
-	transport := http.DefaultTransport.(*http.Transport).Clone() //nolint:forcetypeassert,errcheck // nobody replaces it
+	transport := http.DefaultTransport.(*http.Transport).Clone() //nolint:forcetypeassert // nobody replaces it
 	transport.MaxIdleConnsPerHost = manyClients
 	return &http.Client{Transport: transport}
 }

@@ -37,7 +37,7 @@ const (
 	TokenEndedKept = 30 * 24 * time.Hour
 )
 
-// ErrTokenNotFound: there is no such token.
+// ErrTokenNotFound says that there is no such token.
 var ErrTokenNotFound = errors.New("no such token")
 
 // Token is a bearer token as it may be shown: without its secret.

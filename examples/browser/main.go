@@ -32,7 +32,7 @@ func main() {
 	flag.Parse()
 	if err := run(*api, *feed, *listen); err != nil {
 		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
+		os.Exit(1) //nolint:forbidigo // this is main
 	}
 }
 
@@ -41,7 +41,7 @@ func run(api, feed, listen string) error {
 	if err != nil {
 		return err
 	}
-	slog.Info("open http://" + listen + "/ or http://" + listen + "/fetch")
+	slog.Info("open one of the pages", "event_source", "http://"+listen+"/", "fetch", "http://"+listen+"/fetch")
 	server := http.Server{Addr: listen, Handler: handler(target, feed, os.Getenv("POSTROAD_TOKEN")), ReadHeaderTimeout: 10 * time.Second}
 	return server.ListenAndServe()
 }

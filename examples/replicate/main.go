@@ -41,7 +41,7 @@ func main() {
 	stop()
 	if err != nil && !stopped {
 		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
+		os.Exit(1) //nolint:forbidigo // this is main
 	}
 }
 
