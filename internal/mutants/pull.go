@@ -23,6 +23,11 @@ var pullMutants = []Mutant{
 		Test: "store.TestPullOneLease",
 	},
 	{
+		Rule: "A record is in one lease", File: "store/pull_scan.go",
+		Old: "owed := s.out[sequence] || s.p.filter", New: "owed := s.p.filter",
+		Test: "store.TestPullFilterChanges",
+	},
+	{
 		Rule: "What a lease leaves goes first", File: "store/pull_scan.go",
 		Old: "\t\tif l.over {\n\t\t\tcontinue\n\t\t}\n", New: "",
 		Test: "store.TestPullOneLease",
