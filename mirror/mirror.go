@@ -26,7 +26,7 @@ type Mirror struct {
 	auth     authorizer
 	options  options
 	marks    marks
-	probed   time.Time
+	marked   time.Time
 	// highest is the highest sequence that was seen at the source.
 	highest int64
 	// target is where Once ends; 0: not known yet.
@@ -137,7 +137,6 @@ func (m *Mirror) pass(ctx context.Context) (reach, error) {
 		if err != nil || ended {
 			return r, err
 		}
-		arrived := time.Now()
 		m.saw(w.last)
 		safe := m.safe(r.head, events, w.began)
 		if err := m.take(ctx, events[:safe]); err != nil {
@@ -147,9 +146,8 @@ func (m *Mirror) pass(ctx context.Context) (reach, error) {
 			r.head = events[safe-1].Sequence
 		}
 		if safe < len(events) {
-			m.marks.note(w.last, arrived)
 			r.held, r.began = true, w.began
-			return r, m.probe(ctx)
+			return r, m.mark(ctx)
 		}
 	}
 }
@@ -172,19 +170,19 @@ func (m *Mirror) safe(head int64, events []event.Event, began time.Time) int {
 	return len(events)
 }
 
-// probe notes how far the source has got, so that what must wait waits once and
-// not page by page.
-func (m *Mirror) probe(ctx context.Context) error {
-	if time.Since(m.probed) < m.config.Horizon/marksPerHorizon {
+// mark notes how far the source has got, beyond the page that was read too, so
+// that what must wait waits once and not page by page.
+func (m *Mirror) mark(ctx context.Context) error {
+	if time.Since(m.marked) < m.config.Horizon/marksPerHorizon {
 		return nil
 	}
 	head, err := m.sourceHead(ctx)
 	if err != nil {
 		return err
 	}
-	m.probed = time.Now()
 	m.saw(head)
-	m.marks.note(head, m.probed)
+	m.marked = time.Now()
+	m.marks.note(m.highest, m.marked)
 	return nil
 }
 

@@ -64,9 +64,7 @@ func TestMirrorWhole(t *testing.T) {
 		"nextLinks to elsewhere": {gaps, func(s *source) {
 			s.pageMax, s.links = 400, func(*http.Request, int64) string { return "https://127.0.0.1:1/EntityEvent" }
 		}},
-		"nextLinks that count rows": {gaps, func(s *source) {
-			s.pageMax, s.links = 400, func(*http.Request, int64) string { return s.root() + "/EntityEvent?$skip=99999" }
-		}},
+		"nextLinks that count rows": {gaps, func(s *source) { s.pageMax, s.links = 400, s.skipping }},
 		"nextLinks that expire": {gaps, func(s *source) {
 			s.pageMax, s.links = 400, func(*http.Request, int64) string { return s.root() + "/gone" }
 		}},
@@ -79,6 +77,49 @@ func TestMirrorWhole(t *testing.T) {
 			same(t, feed, s.events)
 		})
 	}
+}
+
+// TestMirrorWaitsOnce: a long first reading with gaps everywhere waits for one
+// horizon, not for one a page.
+func TestMirrorWaitsOnce(t *testing.T) {
+	t.Parallel()
+	for name, odd := range map[string]func(*source){
+		"nextLinks": func(s *source) { s.pageMax, s.links = 100, s.absolute },
+		"none":      func(s *source) { s.pageMax = 100 },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s, feed := newSource(t, stream(t, func(i int) int64 { return int64(i)*3 + 5 })), newFeed(t)
+			odd(s)
+			must(t, once(t, s, feed, mirror.Config{Horizon: 200 * time.Millisecond}))
+			same(t, feed, s.events)
+			const pages = 126
+			if n := len(s.queries()); n > 2*pages {
+				t.Errorf("%d requests for %d pages", n, pages)
+			}
+		})
+	}
+}
+
+// TestMirrorRowsRemoved: an event that the source removes between two pages takes
+// no other one with it, though its nextLinks count rows.
+func TestMirrorRowsRemoved(t *testing.T) {
+	t.Parallel()
+	var even []int64 // so that each has a gap before it, and a missing one is no gap more
+	for _, n := range upTo(1000) {
+		even = append(even, 2*n)
+	}
+	s, feed := newSource(t, numbered(even...)), newFeed(t)
+	s.pageMax, s.links = 100, s.skipping
+	feed.appended = func([]event.Event) error {
+		feed.appended = nil
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.events = s.events[1:] // superseded; the first page has been read
+		return nil
+	}
+	must(t, once(t, s, feed, mirror.Config{}))
+	same(t, feed, numbered(even...))
 }
 
 // TestMirrorRoughSource: a source that asks for patience, breaks off and fails

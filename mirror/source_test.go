@@ -117,6 +117,9 @@ func (s *source) serve(w http.ResponseWriter, r *http.Request) {
 		after--
 	}
 	at, _ := slices.BinarySearchFunc(events, after+1, func(e event.Event, n int64) int { return int(e.Sequence - n) })
+	if skip, err := strconv.Atoi(q.Get("$skip")); err == nil {
+		at = min(at+skip, len(events))
+	}
 	if q.Has("link") {
 		at = max(at-s.overlap, 0)
 	}
@@ -164,6 +167,12 @@ func (s *source) absolute(_ *http.Request, after int64) string {
 // relative are the nextLinks that a service may give too.
 func (s *source) relative(_ *http.Request, after int64) string {
 	return "EntityEvent?link=1&$filter=EntityEventSequence%20gt%20" + strconv.FormatInt(after, 10)
+}
+
+// skipping are nextLinks that count rows.
+func (s *source) skipping(_ *http.Request, after int64) string {
+	rows := slices.IndexFunc(s.events, func(e event.Event) bool { return e.Sequence == after }) + 1
+	return s.root() + "/EntityEvent?$filter=EntityEventSequence%20gt%200&$skip=" + strconv.Itoa(rows)
 }
 
 // numbered returns events with these sequences.

@@ -18,6 +18,11 @@ var mirrorMutants = []Mutant{
 		Test: "mirror.TestMirrorLateCommits",
 	},
 	{
+		Rule: "A first reading waits once", File: "mirror/mirror.go",
+		Old: "\tm.saw(head)\n\tm.marked", New: "\tm.marked",
+		Test: "mirror.TestMirrorWaitsOnce",
+	},
+	{
 		Rule: "What comes too late is told, once", File: "mirror/recheck.go",
 		Old: "\tm.config.Observer.Late(Late{Event: *e, Instead: have})\n", New: "",
 		Test: "mirror.TestMirrorLateCommits",
@@ -35,7 +40,7 @@ var mirrorMutants = []Mutant{
 	{
 		Rule: "No row is counted past", File: "mirror/walk.go",
 		Old: "next.Query().Has(\"$skip\") || next.Query().Has(\"skip\")", New: "false",
-		Test: "mirror.TestMirrorWhole",
+		Test: "mirror.TestMirrorRowsRemoved",
 	},
 	{
 		Rule: "Only the source publishes", File: "api/publish.go",
