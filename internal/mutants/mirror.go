@@ -19,7 +19,7 @@ var mirrorMutants = []Mutant{
 	},
 	{
 		Rule: "A first reading waits once", File: "mirror/mirror.go",
-		Old: "\tm.saw(head)\n\tm.marked", New: "\tm.marked",
+		Old: "\tm.saw(head)\n\tm.marked", New: "\tm.saw(head * 0)\n\tm.marked",
 		Test: "mirror.TestMirrorWaitsOnce",
 	},
 	{
