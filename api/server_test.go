@@ -157,7 +157,9 @@ func TestNew_namesTheField(t *testing.T) {
 
 func TestPanic_isAProblem(t *testing.T) {
 	t.Parallel()
-	b := setup(t, options{api: func(c *api.Config) { c.Store = store.New(nil, nil) }})
+	sealer, err := store.NewSealer([store.KeyBytes]byte{1})
+	must(t, err)
+	b := setup(t, options{api: func(c *api.Config) { c.Store = store.New(nil, sealer) }})
 	b.call("GET", "/v1/subscribers", "").refused(500, "internal", "")
 	if logs := b.logs.String(); !strings.Contains(logs, "handler panicked") || !strings.Contains(logs, "goroutine") {
 		t.Errorf("no stack in the log:\n%s", logs)
