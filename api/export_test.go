@@ -1,6 +1,9 @@
 package api
 
-import "context"
+import (
+	"context"
+	"io"
+)
 
 // Polling is how many long polls wait for an event.
 func (s *Server) Polling() int64 { return s.polling.Load() }
@@ -39,4 +42,13 @@ func (s *Server) Streams() int {
 	s.streams.mu.Lock()
 	defer s.streams.mu.Unlock()
 	return len(s.streams.open)
+}
+
+// AcceptsGzip is acceptsGzip.
+var AcceptsGzip = acceptsGzip
+
+// NewGzipStream compresses what it is given into w.
+func NewGzipStream(w io.Writer) (write func([]byte) error, closed func() error) {
+	g := &gzipStream{}
+	return func(p []byte) error { return g.write(w, p) }, func() error { return g.close(w) }
 }

@@ -45,7 +45,11 @@ func (s *Server) serveLines(c *gin.Context, st *stream, form lines, contentType 
 	l := &lineWire{form: form, w: c.Writer, control: http.NewResponseController(unwrapped(c.Writer)), squeeze: squeeze, writeMax: s.config.StreamWriteMax}
 	defer l.release()
 	s.streams.serve(c.Request.Context(), st, func(ctx context.Context) wire {
-		context.AfterFunc(ctx, l.hurry)
+		context.AfterFunc(ctx, func() {
+			if errors.As(context.Cause(ctx), new(streamEnd)) { // else the connection is gone, maybe by a deadline that passed
+				l.hurry()
+			}
+		})
 		return l
 	})
 	return nil

@@ -36,8 +36,9 @@ func TestStream_replicates(t *testing.T) {
 	}
 	followed := map[string]chan []string{}
 	for name, way := range ways {
-		followed[name] = make(chan []string, 1)
-		go func() { followed[name] <- way(t) }()
+		result := make(chan []string, 1)
+		followed[name] = result
+		go func() { result <- way(t) }()
 	}
 	parts := make(chan []string, 8)
 	for i := range 8 {
@@ -78,6 +79,9 @@ func (b *bundle) follow(t *testing.T, n int, path string, headers ...string) []s
 		return nil
 	}
 	defer o.cancel()
+	if coding := o.response.Header.Get("Content-Encoding"); len(headers) == 0 && coding != "" {
+		t.Errorf("Content-Encoding %q", coding)
+	}
 	if len(headers) > 0 {
 		if coding := o.response.Header.Get("Content-Encoding"); coding != "gzip" {
 			t.Errorf("Content-Encoding %q", coding)

@@ -73,6 +73,7 @@ func (b *bundle) tryOpen(path string, headers ...string) (*opened, error) {
 		return nil, err
 	}
 	r.Header.Set("Authorization", "Bearer "+token)
+	r.Header.Set("Accept-Encoding", "identity") // else the client asks for gzip by itself
 	for i := 0; i+1 < len(headers); i += 2 {
 		r.Header.Set(headers[i], headers[i+1])
 	}
