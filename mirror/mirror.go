@@ -108,6 +108,7 @@ func (m *Mirror) step(ctx context.Context) (done bool, wait time.Duration, err e
 			return false, 0, err
 		}
 		m.recheckedAt = time.Now()
+		m.options.noProbe = false
 	}
 	wait = m.config.Poll
 	if r.held {
@@ -177,13 +178,11 @@ func (m *Mirror) mark(ctx context.Context) error {
 		return nil
 	}
 	head, err := m.sourceHead(ctx)
-	if err != nil {
-		return err
-	}
+	// Whatever it said, the page was seen: without a mark it would wait for ever.
 	m.saw(head)
 	m.marked = time.Now()
 	m.marks.note(m.highest, m.marked)
-	return nil
+	return err
 }
 
 // take appends events in groups.

@@ -101,6 +101,39 @@ func TestMirrorWaitsOnce(t *testing.T) {
 	}
 }
 
+// TestMirrorHighestUntold: a source that cannot sort all it has the other way, or
+// asks for patience when told to, is read all the same.
+func TestMirrorHighestUntold(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		retryAfter string
+		faults     int
+	}{"it fails": {"", 0}, "it asks for patience": {"1", 1}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s, feed := newSource(t, numbered(2, 4, 6, 9)), newFeed(t)
+			s.answer = func(_ int, w http.ResponseWriter, r *http.Request) bool {
+				if !strings.HasSuffix(r.URL.Query().Get("$orderby"), " desc") {
+					return false
+				}
+				if c.retryAfter != "" {
+					w.Header().Set("Retry-After", c.retryAfter)
+				}
+				w.WriteHeader(http.StatusServiceUnavailable)
+				return true
+			}
+			faults := 0
+			must(t, once(t, s, feed, mirror.Config{FaultsMax: 3, Horizon: 200 * time.Millisecond, Observer: mirror.Observer{
+				Fault: func(error, time.Duration) { faults++ },
+			}}))
+			same(t, feed, s.events)
+			if faults != c.faults {
+				t.Errorf("%d faults, want %d", faults, c.faults)
+			}
+		})
+	}
+}
+
 // TestMirrorRowsRemoved: an event that the source removes between two pages takes
 // no other one with it, though its nextLinks count rows.
 func TestMirrorRowsRemoved(t *testing.T) {

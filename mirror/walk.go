@@ -198,12 +198,14 @@ func (m *Mirror) follow(address, link string) string {
 }
 
 // sourceHead asks for the highest sequence there is; 0: the source would not say.
+// That is no fault: to sort all it has may be too much for it. It is asked again
+// after the next recheck.
 func (m *Mirror) sourceHead(ctx context.Context) (int64, error) {
 	if m.options.noProbe {
 		return 0, nil
 	}
 	p, err := m.fetch(ctx, m.resource+"?$orderby=EntityEventSequence%20desc&$top=1")
-	if err != nil && !Temporary(err) && ctx.Err() == nil {
+	if err != nil && !asked(err) && ctx.Err() == nil {
 		m.options.noProbe = true
 		m.config.Logger.Debug("source does not tell its highest sequence", "error", err)
 		return 0, nil
