@@ -68,6 +68,9 @@ func (m *metrics) addStreams() []prometheus.Collector {
 	for _, format := range []string{formatSSE, formatNDJSON, formatWebSocket} {
 		m.streams.WithLabelValues(format)
 	}
+	for _, reason := range []string{endDraining, endRevoked, endDeleted, endChanged, endBelowFloor, endError, endSlow, endGone} {
+		m.streamsEnded.WithLabelValues(reason)
+	}
 	return []prometheus.Collector{m.streams, m.streamEvents, m.streamsEnded}
 }
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -67,8 +68,14 @@ func (p *program) benchRoute(ctx context.Context) error {
 		return fmt.Errorf("make a pool: %w", err)
 	}
 	defer pool.Close()
+	var key [store.KeyBytes]byte
+	_, _ = rand.Read(key[:]) // it never fails
+	sealer, err := store.NewSealer(key)
+	if err != nil {
+		return fmt.Errorf("make a master key: %w", err)
+	}
 	server, err := api.New(api.Config{ //nolint:contextcheck // it lives until Close
-		Store: store.New(pool, nil), Log: eventlog.New(pool, eventlog.Config{Logger: logger}), Publishing: &forgetfulLog{},
+		Store: store.New(pool, sealer), Log: eventlog.New(pool, eventlog.Config{Logger: logger}), Publishing: &forgetfulLog{},
 		AdminToken: p.env[config.EnvAdminToken], Logger: logger,
 	})
 	if err != nil {
