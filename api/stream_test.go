@@ -361,7 +361,7 @@ func TestStream_erased(t *testing.T) {
 	t.Parallel()
 	b := setup(t, options{})
 	secret := fmt.Sprintf(`"data":{"secret":%q}`, strings.Repeat("s", 1000))
-	var all []string
+	all := make([]string, 0, 150)
 	for range 150 { // in one batch, of three pieces
 		all = append(all, one("1", secret))
 	}
@@ -381,14 +381,21 @@ func TestStream_erased(t *testing.T) {
 		return <-w.wrote
 	}
 	<-w.wrote // how it begins
-	if first := next(); strings.Count(first, `"secret"`) < 50 {
-		t.Fatalf("the first piece is %.200s", first)
+	all[0] = next()
+	if strings.Count(all[0], `"secret"`) < 50 {
+		t.Fatalf("the first piece is %.200s", all[0])
 	}
 	b.call("DELETE", "/v1/feeds/default/records/Property/1/data", "").want(200, nil)
 	b.awaitErasure()
 	for text := ""; !strings.Contains(text, "id: 150\n"); {
 		if text = next(); strings.Contains(text, `"secret"`) {
 			t.Fatalf("shown after the erasure: %.300s", text)
+		}
+		all[0] += text
+	}
+	for n := range 150 {
+		if id := fmt.Sprintf("id: %d\n", n+1); strings.Count(all[0], id) != 1 {
+			t.Errorf("%q is there %d times", id, strings.Count(all[0], id))
 		}
 	}
 	cancel()
@@ -450,7 +457,7 @@ func TestStream_databaseAway(t *testing.T) {
 	go func() { waited <- follower.Wait(waiting) }()
 	testkit.Eventually(t, soon, func() bool { return follower.Passed() > 0 }, "the feed is in memory")
 	stop()
-	<-waited
+	_ = <-waited
 	follower.Close()
 	b.pool.Close()
 	for range 30 { // of which most come after the token was last known
