@@ -75,8 +75,9 @@ type lineWire struct {
 	buffer *[]byte // nil: nothing is kept
 	failed error
 
-	mu            sync.Mutex
-	hurried, over bool
+	mu      sync.Mutex
+	hurried time.Time // zero: the stream does not have to end
+	over    bool
 }
 
 // buffers are kept by nobody that waits.
@@ -161,7 +162,7 @@ func (l *lineWire) write(last bool) error {
 func (l *lineWire) extend() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if !l.hurried {
+	if l.hurried.IsZero() {
 		_ = l.control.SetWriteDeadline(time.Now().Add(l.writeMax))
 	}
 }
@@ -172,7 +173,7 @@ func (l *lineWire) hurry() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if !l.over {
-		l.hurried = true
+		l.hurried = time.Now()
 		_ = l.control.SetWriteDeadline(time.Now().Add(endMax))
 	}
 }
@@ -187,13 +188,14 @@ func (l *lineWire) release() {
 	}
 }
 
-// fail notes an error of the connection.
+// fail notes an error of the connection. One that takes too long ends the request's
+// context as well, so that the stream may have been hurried a moment ago.
 func (l *lineWire) fail(err error) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	switch {
 	case l.failed != nil || err == nil:
-	case errors.Is(err, os.ErrDeadlineExceeded) && !l.hurried:
+	case errors.Is(err, os.ErrDeadlineExceeded) && (l.hurried.IsZero() || time.Since(l.hurried) < endMax):
 		l.failed = errSlowReader
 	default:
 		l.failed = &wireError{err}
