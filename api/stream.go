@@ -15,6 +15,7 @@ import (
 
 	"postroad/event"
 	"postroad/eventlog"
+	"postroad/store"
 )
 
 const (
@@ -85,7 +86,7 @@ func (s *Server) streamSubscriber(c *gin.Context, id string) error {
 		if err != nil {
 			return nil, err
 		}
-		st.subscriber, st.version = id, record.Version
+		st.subscriber, st.version = id, store.Version{Number: record.Version, CreatedAt: record.CreatedAt}
 		if request.requests {
 			st.item, err = s.renderRequests(ctx, record, request.partition)
 		}
@@ -137,7 +138,7 @@ func (s *Server) newStream(c *gin.Context, r streamRequest, feed eventlog.Feed, 
 		return nil, p
 	}
 	return &stream{
-		server: s, grant: grantOf(c), format: r.format, feed: feed.ID, filter: r.filter, partition: r.partition,
+		server: s, grant: grantOf(c), format: r.format, feed: feed.ID, epoch: feed.Epoch, filter: r.filter, partition: r.partition,
 		position: after, told: -1, named: r.named, item: (*event.Event).AppendJSON, checked: time.Now(),
 	}, nil
 }

@@ -79,8 +79,9 @@ type stream struct {
 	grant   *grant
 	format  string
 	feed    int64
+	epoch   int // of the feed
 	filter  event.Filter
-	version int64 // of the subscriber's configuration
+	version store.Version // of the subscriber's configuration
 	// subscriber is whose stream it is; empty: a feed's.
 	subscriber string
 	partition  event.Partition

@@ -239,6 +239,13 @@ func TestStream_ends(t *testing.T) {
 		"feed deleted": {"/v1/feeds/other/stream", func(b *bundle, _ string) {
 			b.call("DELETE", "/v1/feeds/other", "").want(204, nil)
 		}, "deleted"},
+		// As is seen by who did not look between the two.
+		"feed made anew": {"/v1/feeds/other/stream", func(b *bundle, _ string) {
+			b.exec(`UPDATE feeds SET epoch = epoch + 1 WHERE name = 'other'`)
+		}, "deleted"},
+		"subscriber made anew": {"/v1/subscribers/s/stream", func(b *bundle, _ string) {
+			b.exec(`UPDATE subscribers SET created_at = clock_timestamp() WHERE id = 's'`)
+		}, "deleted"},
 		"subscriber deleted": {"/v1/subscribers/s/stream", func(b *bundle, _ string) {
 			b.exec(`UPDATE runs SET deleted = true WHERE id = 's'`)
 		}, "deleted"},

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"postroad/store"
 )
 
 // streams are those that are open. One goroutine looks for all of them after what
@@ -113,22 +115,23 @@ func (t *streams) look(ctx context.Context) error {
 			subscribers[st.subscriber] = true
 		}
 	}
-	deleted, err := t.server.config.Log.Deleted(ctx, slices.Collect(maps.Keys(feeds)))
+	epochs, err := t.server.config.Log.Epochs(ctx, slices.Collect(maps.Keys(feeds)))
 	if err != nil {
 		return err
 	}
-	versions := map[string]int64{}
+	versions := map[string]store.Version{}
 	if len(subscribers) > 0 {
 		if versions, err = t.server.config.Store.Versions(ctx, slices.Collect(maps.Keys(subscribers))); err != nil {
 			return err
 		}
 	}
 	for st, end := range open {
-		version, there := versions[st.subscriber]
+		version := versions[st.subscriber]
 		switch {
-		case slices.Contains(deleted, st.feed), st.subscriber != "" && !there:
+		// What was made anew under the name or id is another.
+		case epochs[st.feed] != st.epoch, st.subscriber != "" && !version.CreatedAt.Equal(st.version.CreatedAt):
 			end(streamEnd{endDeleted})
-		case st.subscriber != "" && version != st.version:
+		case st.subscriber != "" && version.Number != st.version.Number:
 			end(streamEnd{endChanged})
 		}
 	}

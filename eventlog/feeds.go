@@ -282,12 +282,17 @@ func deleteFeed(ctx context.Context, tx pgx.Tx, name string) error {
 	return nil
 }
 
-// Deleted returns which of the feeds are deleted.
-func (l *Log) Deleted(ctx context.Context, ids []int64) ([]int64, error) {
-	rows, _ := l.pool.Query(ctx, `SELECT id FROM feeds WHERE id = ANY ($1::bigint[]) AND deleted_at IS NOT NULL`, ids)
-	deleted, err := pgx.CollectRows(rows, pgx.RowTo[int64])
-	if err != nil {
-		return nil, fmt.Errorf("look for deleted feeds: %w", err)
+// Epochs returns the epochs of those of the feeds that are not deleted.
+func (l *Log) Epochs(ctx context.Context, ids []int64) (map[int64]int, error) {
+	rows, _ := l.pool.Query(ctx, `SELECT id, epoch FROM feeds WHERE id = ANY ($1::bigint[]) AND deleted_at IS NULL`, ids)
+	epochs := map[int64]int{}
+	var id int64
+	var epoch int
+	if _, err := pgx.ForEachRow(rows, []any{&id, &epoch}, func() error {
+		epochs[id] = epoch
+		return nil
+	}); err != nil {
+		return nil, fmt.Errorf("read epochs of feeds: %w", err)
 	}
-	return deleted, nil
+	return epochs, nil
 }

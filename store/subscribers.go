@@ -124,9 +124,27 @@ func (s *Store) CountByFeed(ctx context.Context, feedID int64) (int64, error) {
 
 // Versions returns the configuration's version of those of the subscribers named
 // that are there, tombstones left out.
-func (s *Store) Versions(ctx context.Context, ids []string) (map[string]int64, error) {
-	return s.collectNumbers(ctx, "read versions of subscribers", `SELECT s.id, s.version FROM subscribers s JOIN runs r ON r.id = s.id
+func (s *Store) Versions(ctx context.Context, ids []string) (map[string]Version, error) {
+	rows, _ := s.pool.Query(ctx, `SELECT s.id, s.version, s.created_at FROM subscribers s JOIN runs r ON r.id = s.id
 		WHERE NOT r.deleted AND s.id = ANY ($1)`, ids)
+	versions := map[string]Version{}
+	var id string
+	var v Version
+	if _, err := pgx.ForEachRow(rows, []any{&id, &v.Number, &v.CreatedAt}, func() error {
+		versions[id] = v
+		return nil
+	}); err != nil {
+		return nil, fmt.Errorf("read versions of subscribers: %w", err)
+	}
+	return versions, nil
+}
+
+// Version is that of a subscriber's configuration.
+type Version struct {
+	Number int64
+	// CreatedAt tells a subscriber from a later one under its id, of which the
+	// numbers are the same.
+	CreatedAt time.Time
 }
 
 // loadRecord reads what Load does, but for held keys and the replay.
