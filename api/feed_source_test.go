@@ -2,7 +2,9 @@ package api_test
 
 import (
 	"encoding/json"
+	"fmt"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -169,5 +171,30 @@ func TestFeedSourceBadInput(t *testing.T) {
 	b.call("PATCH", "/v1/feeds/own", `{"source":{"url":"https://a.org/"}}`).refused(422, "invalid", "/source")
 	if diff := cmp.Diff(before, b.snapshot()); diff != "" {
 		t.Errorf("something was stored:\n%s", diff)
+	}
+}
+
+// TestFeedSource_changedAtOnce: changes of a source that are made at once are all
+// in it; none brings back what another one replaced.
+func TestFeedSource_changedAtOnce(t *testing.T) {
+	t.Parallel()
+	b := setup(t, options{})
+	b.call("POST", "/v1/feeds", withSource).want(201, nil)
+	for round := range 10 {
+		var patching sync.WaitGroup
+		for _, patch := range []string{`"poll":"%dm"`, `"horizon":"%dm"`, `"auth":{"scope":"s%d"}`, `"auth":{"clientSecret":"secret-%d"}`} {
+			patching.Go(func() {
+				b.call("PATCH", "/v1/feeds/mls", fmt.Sprintf(`{"source":{`+patch+`}}`, round+1)).want(200, nil)
+			})
+		}
+		patching.Wait()
+		feed, err := b.log.Feed(t.Context(), "mls")
+		must(t, err)
+		secrets, err := b.store.OpenSource("mls", feed.Source.Sealed)
+		must(t, err)
+		minutes, c := event.Duration(time.Duration(round+1)*time.Minute), feed.Source.Config
+		if c.Poll != minutes || *c.Horizon != minutes || c.Auth.Scope != fmt.Sprint("s", round+1) || secrets.ClientSecret != fmt.Sprint("secret-", round+1) {
+			t.Fatalf("round %d: a change was lost: %+v, %+v", round, c, secrets)
+		}
 	}
 }

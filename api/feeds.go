@@ -150,21 +150,38 @@ func (s *Server) patchFeed(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
-	feed, err := s.config.Log.Feed(c.Request.Context(), name)
+	feed, err := s.changeFeed(c.Request.Context(), name, text, match)
 	if err != nil {
 		return feedError(name, err)
 	}
-	patch, err := s.feedPatch(text, feed)
-	if err != nil {
-		return err
-	}
-	patch.IfVersion = match
-	if patch != (eventlog.FeedPatch{}) {
-		if feed, err = s.config.Log.UpdateFeed(c.Request.Context(), name, patch); err != nil {
-			return feedError(name, err)
-		}
-	}
 	return writeFeed(c, http.StatusOK, feed)
+}
+
+// changeFeed applies a merge patch. A source is made whole of what was stored, so
+// that it is written over that only, and made again where that changed meanwhile.
+func (s *Server) changeFeed(ctx context.Context, name string, text []byte, match *int64) (eventlog.Feed, error) {
+	for try := 0; ; try++ {
+		feed, err := s.config.Log.Feed(ctx, name)
+		if err != nil {
+			return feed, err
+		}
+		patch, err := s.feedPatch(text, feed)
+		if err != nil {
+			return feed, err
+		}
+		patch.IfVersion = match
+		if patch == (eventlog.FeedPatch{}) {
+			return feed, nil
+		}
+		if patch.Source != nil && match == nil {
+			patch.IfVersion = &feed.Version
+		}
+		changed, err := s.config.Log.UpdateFeed(ctx, name, patch)
+		if errors.Is(err, eventlog.ErrVersionMismatch) && match == nil && try < changeTriesMax {
+			continue
+		}
+		return changed, err
+	}
 }
 
 // feedPatch reads a merge patch (RFC 7396) of a feed: the description, the
