@@ -91,7 +91,8 @@ func serviceRoot(r *http.Request, feed string) string {
 	if r.TLS != nil || strings.EqualFold(r.Header.Get("X-Forwarded-Proto"), "https") {
 		scheme = "https"
 	}
-	return scheme + "://" + r.Host + odataPrefix + feed + "/"
+	// A host in the request line may have any bytes, and PostgreSQL is asked with it.
+	return scheme + "://" + strings.ToValidUTF8(r.Host, "\uFFFD") + odataPrefix + feed + "/"
 }
 
 // isOData reports whether the answer to a request is OData's, refusals included.

@@ -1,11 +1,13 @@
 package api_test
 
 import (
+	"bufio"
 	"bytes"
 	"encoding/json"
 	"flag"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -432,5 +434,22 @@ func TestOData_pageBytes(t *testing.T) {
 	}
 	if events != 1000 || pages < 2 {
 		t.Errorf("%d events on %d pages", events, pages)
+	}
+}
+
+// TestOData_host: a name of the host that is no text is answered all the same.
+func TestOData_host(t *testing.T) {
+	t.Parallel()
+	b := setup(t, options{})
+	conn, err := net.Dial("tcp", strings.TrimPrefix(b.url, "http://"))
+	must(t, err)
+	defer conn.Close()
+	_, err = fmt.Fprintf(conn, "GET http://a\xff/odata/default/EntityEvent HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer %s\r\n\r\n", token)
+	must(t, err)
+	response, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	must(t, err)
+	defer response.Body.Close()
+	if response.StatusCode != http.StatusOK {
+		t.Errorf("status %d", response.StatusCode)
 	}
 }
