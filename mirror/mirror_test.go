@@ -134,6 +134,24 @@ func TestMirrorHighestUntold(t *testing.T) {
 	}
 }
 
+// TestMirrorSetBack: a source that begins its numbers anew is told from one that
+// removed its latest events, or all.
+func TestMirrorSetBack(t *testing.T) {
+	t.Parallel()
+	s, feed := newSource(t, numbered(upTo(20)...)), newFeed(t)
+	must(t, once(t, s, feed, mirror.Config{}))
+	for name, c := range map[string]struct {
+		left int64
+		told bool
+	}{"all removed": {0, false}, "the latest removed": {15, false}, "numbered anew": {3, true}} {
+		err := once(t, newSource(t, numbered(upTo(c.left)...)), feed, mirror.Config{RecheckSequences: 5})
+		if told := err != nil && strings.Contains(err.Error(), "the highest sequence is 3 and was 20"); told != c.told || !told && err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	same(t, feed, s.events)
+}
+
 // TestMirrorRowsRemoved: an event that the source removes between two pages takes
 // no other one with it, though its nextLinks count rows.
 func TestMirrorRowsRemoved(t *testing.T) {

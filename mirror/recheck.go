@@ -22,8 +22,12 @@ func (m *Mirror) recheck(ctx context.Context) error {
 		}
 	}
 	ours := records{feed: m.feed, next: from}
-	for w := m.walk(from); from < position.Head; {
+	none := true
+	for w := m.walk(from); from < position.Head; none = false {
 		events, ended, err := w.page(ctx)
+		if err == nil && ended && none {
+			return m.setBack(ctx, position.Head)
+		}
 		if err != nil || ended {
 			return err
 		}
@@ -42,6 +46,17 @@ func (m *Mirror) recheck(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// setBack tells a source that begins its numbers anew, or was restored from long
+// ago, from one that removed its latest events. What it has now is below the
+// feed's head and would never be seen.
+func (m *Mirror) setBack(ctx context.Context, feedHead int64) error {
+	head, err := m.sourceHead(ctx)
+	if err != nil || head == 0 || head >= feedHead-m.config.RecheckSequences {
+		return err
+	}
+	return &Fault{URL: m.resource, Reason: fmt.Sprintf("the highest sequence is %d and was %d: what a source numbers anew needs a new feed", head, feedHead)}
 }
 
 // compare reports an event, once, that the feed has not, or has as another
