@@ -464,7 +464,7 @@ func TestStream_databaseAway(t *testing.T) {
 	go func() { waited <- follower.Wait(waiting) }()
 	testkit.Eventually(t, soon, func() bool { return follower.Passed() > 0 }, "the feed is in memory")
 	stop()
-	_ = <-waited
+	<-waited
 	follower.Close()
 	b.pool.Close()
 	for range 30 { // of which most come after the token was last known
