@@ -464,7 +464,9 @@ func TestStream_databaseAway(t *testing.T) {
 	go func() { waited <- follower.Wait(waiting) }()
 	testkit.Eventually(t, soon, func() bool { return follower.Passed() > 0 }, "the feed is in memory")
 	stop()
-	<-waited
+	if err := <-waited; !errors.Is(err, context.Canceled) {
+		t.Errorf("the wait ended with %v", err)
+	}
 	follower.Close()
 	b.pool.Close()
 	for range 30 { // of which most come after the token was last known
