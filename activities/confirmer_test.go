@@ -84,5 +84,6 @@ func TestConfirmerFails(t *testing.T) {
 		synctest.Wait()
 		cancel()
 		asking.Wait()
+		time.Sleep(2 * time.Second) // a round that nobody waits for any more ends too
 	})
 }
