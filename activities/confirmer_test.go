@@ -84,6 +84,6 @@ func TestConfirmerFails(t *testing.T) {
 		synctest.Wait()
 		cancel()
 		asking.Wait()
-		time.Sleep(2 * time.Second) // a round that nobody waits for any more ends too
+		time.Sleep(2 * time.Second) //nolint:forbidigo // the clock is a fake: a round that nobody waits for any more ends too
 	})
 }
