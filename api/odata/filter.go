@@ -29,14 +29,10 @@ func ParseFilter(t *EntityType, text string) (*Filter, error) {
 }
 
 func parseFilter(t *EntityType, text string) (*Filter, *Error) {
-	const target = "$filter"
-	switch {
-	case len(text) > FilterBytesMax:
-		return nil, refuse(BadRequest, target, "is longer than %d bytes", FilterBytesMax)
-	case !isText(text):
-		return nil, refuse(BadRequest, target, "must be valid UTF-8 without NUL")
+	p, err := newParser(t, "$filter", text)
+	if err != nil {
+		return nil, err
 	}
-	p := &parser{lexer: lexer{target: target, text: text}, entity: t}
 	root, err := p.parse()
 	if err != nil {
 		return nil, err

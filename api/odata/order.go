@@ -29,14 +29,10 @@ func ParseOrderBy(t *EntityType, text string) (Order, error) {
 }
 
 func parseOrderBy(t *EntityType, text string) (Order, *Error) {
-	const target = "$orderby"
-	switch {
-	case len(text) > FilterBytesMax:
-		return nil, refuse(BadRequest, target, "is longer than %d bytes", FilterBytesMax)
-	case !isText(text):
-		return nil, refuse(BadRequest, target, "must be valid UTF-8 without NUL")
+	p, err := newParser(t, "$orderby", text)
+	if err != nil {
+		return nil, err
 	}
-	p := &parser{lexer: lexer{target: target, text: text}, entity: t}
 	var order Order
 	if err := p.advance(); err != nil {
 		return nil, err

@@ -15,6 +15,18 @@ type parser struct {
 	depth, nodes, listed int
 }
 
+// newParser refuses a text that is too long, or is none; target is the option it
+// stands in.
+func newParser(t *EntityType, target, text string) (*parser, *Error) {
+	switch {
+	case len(text) > FilterBytesMax:
+		return nil, refuse(BadRequest, target, "is longer than %d bytes", FilterBytesMax)
+	case !isText(text):
+		return nil, refuse(BadRequest, target, "must be valid UTF-8 without NUL")
+	}
+	return &parser{lexer: lexer{target: target, text: text}, entity: t}, nil
+}
+
 // placed is an expression and where it begins.
 type placed struct {
 	Expr

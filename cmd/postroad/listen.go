@@ -290,11 +290,16 @@ func (l *listener) print(header http.Header, status int, what string) {
 func (l *listener) line(document map[string]any, text string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.program.requestLine(l.flags.quiet, document, text)
+}
+
+// requestLine writes the line of one request, for programs or for people.
+func (p *program) requestLine(quiet bool, document map[string]any, text string) {
 	switch {
-	case l.flags.quiet:
-	case l.program.json:
-		_ = l.program.encodeLine(document)
+	case quiet:
+	case p.json:
+		_ = p.encodeLine(document)
 	default:
-		l.program.printf("%s  %s\n", time.Now().Format("15:04:05.000"), printable(text))
+		p.printf("%s  %s\n", time.Now().Format("15:04:05.000"), printable(text))
 	}
 }

@@ -152,13 +152,7 @@ func (f *forwarder) post(ctx context.Context, r forwardedRequest, n int) (taken 
 }
 
 func (f *forwarder) line(document map[string]any, text string) {
-	switch {
-	case f.flags.quiet:
-	case f.program.json:
-		_ = f.program.encodeLine(document)
-	default:
-		f.program.printf("%s  %s\n", time.Now().Format("15:04:05.000"), printable(text))
-	}
+	f.program.requestLine(f.flags.quiet, document, text)
 }
 
 // stale reports whether the signature is about to be too old, by the server's clock.
